@@ -1,0 +1,1 @@
+../../isogloss/__init__.py

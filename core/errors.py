@@ -1,0 +1,206 @@
+"""Every error that isogloss raises on purpose.
+
+    IsoglossError
+    ├── BaseModelError
+    │   ├── BaseNotFoundError         no such folder, hub name, or hub connection
+    │   ├── UnsupportedBaseError      an architecture other than XLM-R and BERT
+    │   └── BaseMismatchError         an adapter that was trained on another base
+    ├── AdapterError
+    │   ├── AdapterFolderError        a missing, foreign or unreadable file
+    │   ├── UnsafeWeightsError        weights that come only as pickle
+    │   ├── AdapterTooLargeError      more bytes than any adapter needs
+    │   ├── MalformedWeightsError     a safetensors file whose header or extent is wrong
+    │   ├── AdapterConfigError        a config that is not JSON, or lacks or misstates a field
+    │   ├── UnsupportedAdapterError   a kind or an option that isogloss does not serve
+    │   ├── TensorKeysError           missing or extra tensors
+    │   ├── TensorShapeError          a tensor that does not fit the base
+    │   ├── NonFiniteWeightsError     NaN or infinity
+    │   ├── RankLimitError            a rank outside 1..MAX_RANK
+    │   ├── TargetModulesError        target modules that the base lacks
+    │   └── LabelCountError           labels and head that disagree
+    ├── DataError
+    │   ├── DataNotFoundError         no such file or split
+    │   ├── EmptyDataError            no rows, or no labelled rows
+    │   ├── MalformedRowError         a row that can't be read (file and line)
+    │   └── UnknownLabelError         a label that training did not see
+    ├── InvalidLocaleError            not a valid BCP 47 tag
+    ├── RegistryError
+    │   ├── RegistryNotFoundError     no registry there, or one of a newer release
+    │   ├── NoAdapterError            nothing answers for this locale and task (carries the trace)
+    │   ├── UnknownVersionError       no version with this name or digest
+    │   ├── UnknownAliasError         an alias that points nowhere
+    │   └── DamagedBlobError          stored bytes that don't match their digest
+    ├── TrainingError
+    │   ├── DivergedError             the loss is no longer finite
+    │   ├── OutputFolderError         the output folder is taken
+    │   └── CheckpointError           a checkpoint that belongs to another run
+    ├── InputError                    an argument, setting or request that makes no sense
+    └── PrecisionError                a precision or device that this machine lacks
+
+A message says what was wrong, what was got, and what to do, on one line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class IsoglossError(Exception):
+    """The root of every error that isogloss raises on purpose."""
+
+
+class BaseModelError(IsoglossError):
+    """Something about the frozen base encoder."""
+
+
+class BaseNotFoundError(BaseModelError):
+    """No such folder, hub name, or no connection to the hub."""
+
+
+class UnsupportedBaseError(BaseModelError):
+    """The model is not an XLM-R or BERT encoder, or lacks a part that is needed."""
+
+
+class BaseMismatchError(BaseModelError):
+    """The adapter was trained on a base with another fingerprint."""
+
+
+class AdapterError(IsoglossError):
+    """Something about an adapter folder."""
+
+
+class AdapterFolderError(AdapterError):
+    """A file of the folder is missing, is no regular file, or can't be read."""
+
+
+class UnsafeWeightsError(AdapterError):
+    """The weights come only as pickle, which may run code when it is read."""
+
+
+class AdapterTooLargeError(AdapterError):
+    """A file is larger than any adapter needs."""
+
+
+class MalformedWeightsError(AdapterError):
+    """The safetensors file is damaged: header, extent, or data type."""
+
+
+class AdapterConfigError(AdapterError):
+    """A config file is not JSON, or lacks or misstates a field."""
+
+
+class UnsupportedAdapterError(AdapterError):
+    """A kind of adapter, or an option of it, that isogloss does not serve."""
+
+
+class TensorKeysError(AdapterError):
+    """Tensors are missing, or there are tensors that the config doesn't account for."""
+
+
+class TensorShapeError(AdapterError):
+    """A tensor's shape doesn't fit the base or the config."""
+
+
+class NonFiniteWeightsError(AdapterError):
+    """A tensor holds NaN or infinity."""
+
+
+class RankLimitError(AdapterError):
+    """A rank outside the limits."""
+
+
+class TargetModulesError(AdapterError):
+    """Target modules that the base doesn't have or that isogloss can't wrap."""
+
+
+class LabelCountError(AdapterError):
+    """The labels and the head's outputs differ in number, or labels repeat."""
+
+
+class DataError(IsoglossError):
+    """Something about training or evaluation data."""
+
+
+class DataNotFoundError(DataError):
+    """No such data file, folder or split."""
+
+
+class EmptyDataError(DataError):
+    """No rows, or none with a label."""
+
+
+class MalformedRowError(DataError):
+    """One row can't be used; the message names the file and the line."""
+
+    def __init__(self, path: Path, line: int, problem: str) -> None:
+        super().__init__(f"{path}, line {line}: {problem}")
+        self.path = path
+        self.line = line
+
+
+class UnknownLabelError(DataError):
+    """A label that training did not see."""
+
+
+class InvalidLocaleError(IsoglossError, ValueError):
+    """Not a valid BCP 47 language tag."""
+
+
+class RegistryError(IsoglossError):
+    """Something about the registry."""
+
+
+class RegistryNotFoundError(RegistryError):
+    """There is no registry at this place, or a newer release wrote it."""
+
+
+class NoAdapterError(RegistryError):
+    """Nothing answers for this locale and task.
+
+    Attributes:
+        trace: what was tried, one step each, in order.
+    """
+
+    def __init__(self, message: str, *, trace: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.trace = tuple(trace)
+
+
+class UnknownVersionError(RegistryError):
+    """No version has this name or digest, or several begin with it."""
+
+
+class UnknownAliasError(RegistryError):
+    """The alias points nowhere."""
+
+
+class DamagedBlobError(RegistryError):
+    """Stored bytes are missing or don't match their digest."""
+
+
+class TrainingError(IsoglossError):
+    """Something about a training run."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a finite number."""
+
+
+class OutputFolderError(TrainingError):
+    """The output folder exists already, or can't be written."""
+
+
+class CheckpointError(TrainingError):
+    """The checkpoint belongs to a run with other settings or data."""
+
+
+class InputError(IsoglossError, ValueError):
+    """An argument, setting or request that makes no sense."""
+
+
+class PrecisionError(IsoglossError):
+    """A precision or device that this machine, or this release, doesn't have."""
