@@ -1,0 +1,79 @@
+"""Precisions and devices: what this machine can do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import PrecisionError
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        device: `auto` (CUDA where there is one, else the CPU), or torch's name of a device.
+
+    Raises:
+        PrecisionError: no such device on this machine.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PrecisionError(
+            f"device {device!r} can't be used here ({reason}); use auto or cpu"
+        ) from None
+    return chosen
+
+
+def choose_dtype(precision: str = "auto") -> torch.dtype:
+    """The data type in which the base computes.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`, which is fp32: the precision in which answers
+            equal PEFT's.
+
+    Raises:
+        PrecisionError: no such precision.
+    """
+    import torch
+
+    if precision not in PRECISIONS:
+        raise PrecisionError(f"precision {precision!r} is unknown; use {', '.join(PRECISIONS)}")
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast_dtype(precision: str = "auto") -> torch.dtype | None:
+    """The data type for autocast while training; None: no autocast.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`: bf16 where the device multiplies it natively
+            (AMX on a CPU, tensor cores from Ampere on), else fp32.
+
+    Raises:
+        PrecisionError: no such precision.
+    """
+    import torch
+
+    if precision == "auto":
+        return torch.bfloat16 if has_native_bf16() else None
+    return torch.bfloat16 if choose_dtype(precision) == torch.bfloat16 else None
+
+
+def has_native_bf16() -> bool:
+    """Whether bf16 products are faster than fp32 ones on this machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported())
