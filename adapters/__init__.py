@@ -1,1 +1,1 @@
-
+"""Adapters: their folders, heads, training and evaluation."""

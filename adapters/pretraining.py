@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -136,11 +136,8 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
         raise OutputFolderError(f"{out} exists; choose another folder or remove it")
     _claim_run_folder(run, config, resume=resume)
 
-    import torch
     from accelerate.utils import set_seed
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
     started = time.monotonic()
     corpora = read_corpora([Path(folder) for folder in config.data])
     tokenizer = _tokenizer(run, corpora, config)
@@ -151,8 +148,9 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
     loss = trainer.train(corpora)
 
     partial = out.with_name(out.name + ".partial")
-    model.half().save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    with quiet_transformers():
+        model.to(torch.float16).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     partial.rename(out)
     return PretrainingResult(
         folder=str(out),

@@ -1,1 +1,1 @@
-
+"""The resident base: locales, errors, packing, slots and the engine."""

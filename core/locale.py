@@ -236,16 +236,14 @@ def _cut_extensions(tag: str, subtags: list[str]) -> list[str]:
 
 def _misfit(subtag: str, known: _Known) -> str:
     """Why a subtag behind the language is refused."""
-    if (
-        known.is_language(subtag)
-        or known.is_script(subtag.title())
-        or known.is_region(subtag.upper())
-    ):
-        return f"{subtag!r} stands in the wrong place"
-    if subtag.isalpha() and len(subtag) == 4:
+    looks_like_script = len(subtag) == 4 and subtag.isalpha()
+    looks_like_region = len(subtag) == (3 if subtag.isdigit() else 2)
+    if looks_like_script and not known.is_script(subtag.title()):
         return f"{subtag!r} is no script subtag"
-    if (subtag.isalpha() and len(subtag) == 2) or (subtag.isdigit() and len(subtag) == 3):
+    if looks_like_region and not known.is_region(subtag.upper()):
         return f"{subtag!r} is no region subtag"
+    if looks_like_script or looks_like_region or known.is_language(subtag):
+        return f"{subtag!r} stands in the wrong place"
     return f"{subtag!r} is no variant subtag"
 
 

@@ -1,1 +1,1 @@
-
+"""The hub and what is resident on it."""

@@ -40,12 +40,14 @@ class Package:
         self._path = folder / (name.replace("@", "-") + ".tgz")
 
     def text(self, path: str) -> str:
+        """The content of one file."""
         with tarfile.open(self._path) as archive:
             file = archive.extractfile(f"package/{path}")
             assert file is not None, path
             return file.read().decode()
 
     def json(self, path: str) -> Any:
+        """The content of one JSON file."""
         return json.loads(self.text(path))
 
 
@@ -84,7 +86,7 @@ def cldr(package: Package) -> dict[str, Any]:
     for tag, script in script_of.items():
         language, *rest = tag.split("-")
         by_language = not rest
-        # sr-ME is written in Latn, where sr alone is Cyrl; regions that change nothing are left out.
+        # sr-ME is written in Latn, sr alone in Cyrl; a region that changes nothing is left out.
         by_region = (
             len(rest) == 1
             and len(rest[0]) != len("Latn")
@@ -101,10 +103,12 @@ def cldr(package: Package) -> dict[str, Any]:
 
 
 def joined(words: set[str]) -> str:
+    """One line for many short words: a list would take a line each."""
     return " ".join(sorted(words))
 
 
 def main() -> None:
+    """Fetch both packages and write both files."""
     with tempfile.TemporaryDirectory() as folder:
         cldr_package = Package(CLDR, Path(folder))
         data = cldr(cldr_package) | iana(Package(REGISTRY, Path(folder)))

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ from isogloss.core.locale import (
 
 CLDR = Path(isogloss.core.locale.__file__).parent / "cldr"
 DATA = json.loads((CLDR / "locales.json").read_text(encoding="utf-8"))
+LIKELY_SCRIPTS = {
+    tag: script for script, tags in DATA["likely_scripts"].items() for tag in tags.split()
+}
 
 
 def words(key: str) -> st.SearchStrategy[str]:
@@ -53,7 +57,7 @@ def valid_locales(draw: st.DrawFn) -> Locale:
     scripts = st.none() | words("scripts")
     regions = st.none() | words("regions")
     if draw(st.booleans()):
-        tabled = [*DATA["parents"], *" ".join(DATA["likely_scripts"].values()).split()]
+        tabled = [*DATA["parents"], *(tag for tag in LIKELY_SCRIPTS if "-" in tag)]
         start = parse_locale(draw(st.sampled_from(tabled)))
     else:
         start = Locale(draw(words("languages")))
@@ -90,6 +94,7 @@ def valid_locales(draw: st.DrawFn) -> Locale:
         ("sl-rozaj-1994-BISKE", "sl-1994-biske-rozaj"),  # sorted, as UTS #35 has it
         ("de-DE-u-co-phonebk", "de-DE"),
         ("en-t-jp-m0-ungegn-u-ca-buddhist-x-y", "en-x-y"),
+        ("de-u-ca-x-y-u", "de-x-y-u"),
         ("qaa-Qaaa-QM", "qaa-Qaaa-QM"),
         ("qtz-Qabx-XZ", "qtz-Qabx-XZ"),
         ("en-AA", "en-AA"),
@@ -120,7 +125,7 @@ def test_fields() -> None:
         ("u-ca-buddhist", "'u' is no language subtag"),
         ("Latn-DE", "'latn' is no language subtag"),
         ("de-Abcd-DE", "'abcd' is no script subtag"),
-        ("de-QQ", "'qq' is no region subtag"),
+        ("en-UK", "'uk' is no region subtag"),
         ("es-999", "'999' is no region subtag"),
         ("de-swiss", "'swiss' is no variant subtag"),
         ("de-DE-Latn", "'latn' stands in the wrong place"),
@@ -128,7 +133,6 @@ def test_fields() -> None:
         ("en-yue", "'yue' stands in the wrong place"),
         ("zh-yue-cmn", "'cmn' stands in the wrong place"),
         ("de-1996-1996", "a variant comes twice"),
-        ("de-u-ca-x-y-u", None),
         ("de-u-ca-u-co", "an extension comes twice"),
         ("de-u", "nothing stands behind 'u'"),
         ("de-u-x-y", "nothing stands behind 'u'"),
@@ -148,10 +152,7 @@ def test_fields() -> None:
         ("de-AT,fr", "'AT,fr' is not 1 to 8"),
     ],
 )
-def test_refused(tag: str, problem: str | None) -> None:
-    if problem is None:
-        parse_locale(tag)
-        return
+def test_refused(tag: str, problem: str) -> None:
     with pytest.raises(InvalidLocaleError) as caught:
         parse_locale(tag)
     message = str(caught.value)
@@ -248,14 +249,14 @@ def test_a_chain_ends_and_each_step_follows_the_table_or_drops_something(locale:
     chain = (locale, *parent_chain(locale))
     assert len(set(chain)) == len(chain)
     assert parent(chain[-1]) is None
-    for below, above in zip(chain, chain[1:], strict=False):
+    for below, above in pairwise(chain):
         tag = str(below)
         by_table = DATA["parents"].get(tag) == str(above)
         shorter = str(above).count("-") < tag.count("-")
         script_of_region = above == Locale(below.language, above.script) and below.script is None
         assert by_table or shorter or script_of_region
         if not by_table and below.script is not None and above.script is None:
-            assert below.script in (DATA["likely_scripts"], below.script)
+            assert LIKELY_SCRIPTS.get(below.language, below.script) == below.script
 
 
 def test_no_parent_has_another_script() -> None:
@@ -264,21 +265,22 @@ def test_no_parent_has_another_script() -> None:
         assert str(parent(parse_locale(child))) == (above if above != "und" else "None")
         locale = parse_locale(child)
         if above == "und":
-            likely = [
-                s for s, tags in DATA["likely_scripts"].items() if locale.language in tags.split()
-            ]
-            assert likely != [locale.script]
+            assert LIKELY_SCRIPTS[locale.language] != locale.script
 
 
 def test_shipped_data() -> None:
     assert cldr_version() == "48.0.0"
-    assert "Unicode" in (CLDR / "LICENSE-unicode.txt").read_text(encoding="utf-8").title()
+    licence = (CLDR / "LICENSE-unicode.txt").read_text(encoding="utf-8")
+    assert licence.startswith("UNICODE LICENSE V3")
     for extlangs in DATA["extlangs"].values():
         assert set(extlangs.split()) <= set(DATA["languages"].split())
 
 
 def test_importing_needs_no_torch() -> None:
-    code = "import sys, isogloss.core.locale as l; l.parse_locale('es'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from isogloss.core.locale import parse_locale; parse_locale('es');"
+        "sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

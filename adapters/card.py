@@ -1,0 +1,43 @@
+"""The model card of an adapter folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .spec import AdapterSpec
+
+
+def write_card(spec: AdapterSpec) -> str:
+    """A card in the Hub's form: YAML front matter, then what a reader wants to know."""
+    language = spec.locale.split("-", maxsplit=1)[0]
+    settings = "\n".join(f"- {key}: {value}" for key, value in spec.training.items())
+    metrics = "\n".join(f"| {name} | {value:.3f} |" for name, value in spec.metrics.items())
+    return f"""---
+base_model: {spec.base}
+library_name: peft
+language: {language}
+tags:
+- isogloss
+- {spec.kind}
+- {spec.task_type}
+---
+
+# {spec.task}/{spec.locale}
+
+A {spec.kind} adapter of rank {spec.rank} for the task *{spec.task}* ({spec.task_type}) in the
+locale `{spec.locale}`, on the frozen base `{spec.base}` (fingerprint
+`{spec.base_fingerprint}`).
+
+Labels: {", ".join(f"`{label}`" for label in spec.labels)}.
+
+| dev set | |
+|---|---|
+{metrics}
+
+Training data: sha256 `{spec.data_digest}`. Settings:
+
+{settings}
+
+Made {spec.created_at}. Loads with `isogloss publish` or `peft.PeftModel.from_pretrained`.
+"""

@@ -1,0 +1,166 @@
+"""The state of an unfinished training run, beside its output folder.
+
+Accelerate saves optimizer, schedule and random states; of the model only the trainable tensors
+are kept, since the base is frozen and may weigh a gigabyte.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import CheckpointError, OutputFolderError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from accelerate import Accelerator
+    from torch import nn
+
+SETTINGS_FILE = "settings.json"
+STATE_FILE = "state.json"
+WEIGHTS_FILE = "trainable.safetensors"
+BEST_FILE = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """How far a run has come."""
+
+    epoch: int = 0
+    """Epochs done."""
+    stale: int = 0
+    """Epochs since the best one."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Dev metrics of the best epoch."""
+
+    def after(self, metrics: dict[str, float]) -> RunState:
+        """The state after one more epoch with these dev metrics."""
+        better = not self.best or metrics["macro_f1"] > self.best["macro_f1"]
+        return RunState(
+            epoch=self.epoch + 1,
+            stale=0 if better else self.stale + 1,
+            best=metrics if better else self.best,
+        )
+
+
+class Checkpoint:
+    """The folder of one run; written anew after each epoch, the old one kept until then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.current = folder / "checkpoint"
+
+    @classmethod
+    def open(cls, folder: Path, settings: dict[str, Any], *, resume: bool) -> Checkpoint:
+        """Begin a run, or find the one to go on with.
+
+        Raises:
+            OutputFolderError: there is an unfinished run, and it shall not be resumed.
+            CheckpointError: nothing to resume, or a run with other settings or data.
+        """
+        recorded = folder / SETTINGS_FILE
+        # Through JSON, so that a tuple equals the list that was read back.
+        wanted = json.loads(json.dumps(settings))
+        if resume:
+            if not recorded.exists():
+                raise CheckpointError(f"nothing to resume: {folder} holds no unfinished run")
+            found = json.loads(recorded.read_text())
+            differing = sorted(key for key in wanted if wanted[key] != found.get(key))
+            if differing:
+                raise CheckpointError(
+                    f"the run in {folder} had other {', '.join(differing)}; resume with the same "
+                    "settings and data, or remove it"
+                )
+        else:
+            if folder.exists():
+                raise OutputFolderError(
+                    f"{folder} holds an unfinished run; resume it (--resume) or remove it"
+                )
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise OutputFolderError(f"can't write to {folder}: {error.strerror}") from None
+            recorded.write_text(json.dumps(wanted, indent=1))
+        return cls(folder)
+
+    def attach(self, accelerator: Accelerator) -> None:
+        """Make Accelerate save and load trainable tensors only."""
+
+        def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
+            from safetensors.torch import save_file
+
+            assert len(models) == 1
+            weights.clear()
+            save_file(trainable(models[0]), f"{folder}/{WEIGHTS_FILE}")
+
+        def load(models: list[nn.Module], folder: str) -> None:
+            restore(models.pop(), f"{folder}/{WEIGHTS_FILE}")
+
+        accelerator.register_save_state_pre_hook(save)
+        accelerator.register_load_state_pre_hook(load)
+
+    def save(self, accelerator: Accelerator, model: nn.Module, state: RunState) -> None:
+        """Write the state after an epoch; keep the weights if it was the best."""
+        from safetensors.torch import save_file
+
+        fresh, old = self.folder / "fresh", self.folder / "old"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        accelerator.save_state(str(fresh))
+        if state.stale == 0:
+            save_file(trainable(model), fresh / BEST_FILE)
+        else:
+            shutil.copy(self.current / BEST_FILE, fresh / BEST_FILE)
+        (fresh / STATE_FILE).write_text(json.dumps(asdict(state)))
+        if self.current.exists():
+            self.current.rename(old)
+        fresh.rename(self.current)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, accelerator: Accelerator) -> RunState:
+        """Restore the last state, or begin."""
+        old = self.folder / "old"
+        if not self.current.exists() and old.exists():  # killed between the two renames
+            old.rename(self.current)
+        if not self.current.exists():
+            return RunState()
+        accelerator.load_state(str(self.current))
+        return RunState(**json.loads((self.current / STATE_FILE).read_text()))
+
+    def load_best(self, model: nn.Module) -> None:
+        """Put the best epoch's weights into the model."""
+        restore(model, self.current / BEST_FILE)
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder of a run that failed before its first epoch was done."""
+        if not self.current.exists() and not (self.folder / "old").exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the folder of a run that is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that training changes."""
+    return {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def restore(model: nn.Module, path: str | Path) -> None:
+    """Load what `trainable` gave."""
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(saved[name])
