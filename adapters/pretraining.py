@@ -138,6 +138,8 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
 
     from accelerate.utils import set_seed
 
+    from ..core.encoder import quiet_transformers
+
     started = time.monotonic()
     corpora = read_corpora([Path(folder) for folder in config.data])
     tokenizer = _tokenizer(run, corpora, config)
@@ -149,7 +151,7 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
 
     partial = out.with_name(out.name + ".partial")
     with quiet_transformers():
-        model.to(torch.float16).save_pretrained(partial)
+        model.half().save_pretrained(partial)  # type: ignore[no-untyped-call]
         tokenizer.save_pretrained(partial)
     partial.rename(out)
     return PretrainingResult(

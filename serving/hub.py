@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import torch
@@ -132,9 +132,9 @@ class Hub:
         self,
         texts: Sequence[Text] | str,
         *,
-        task: str | Sequence[str],
-        locale: str | Sequence[str],
-        adapter: AdapterChoice | Sequence[AdapterChoice] = None,
+        task: str | list[str] | tuple[str, ...],
+        locale: str | list[str] | tuple[str, ...],
+        adapter: AdapterChoice | list[AdapterChoice] | tuple[AdapterChoice, ...] = None,
         alias: str = "production",
         strict: bool = True,
     ) -> list[Prediction]:
@@ -303,10 +303,10 @@ def _digest(resolution: Resolution) -> str:
     return resolution.version.digest
 
 
-def _each(name: str, value: One | Sequence[One], count: int) -> Sequence[One]:
+def _each(name: str, value: One | list[One] | tuple[One, ...], count: int) -> Sequence[One]:
     """One value for all texts, or one per text."""
     if not isinstance(value, list | tuple):
-        return [cast("One", value)] * count
+        return [value] * count
     if len(value) != count:
         raise InputError(f"{len(value)} values of {name} for {count} texts; give one, or one each")
     return value
