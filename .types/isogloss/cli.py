@@ -1,0 +1,1 @@
+../../isogloss/cli.py

@@ -1,0 +1,1 @@
+../../isogloss/doctor.py

@@ -1,0 +1,1 @@
+../../isogloss/registry_commands.py

@@ -1,0 +1,1 @@
+../../isogloss/serving_commands.py

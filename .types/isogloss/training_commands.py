@@ -1,0 +1,1 @@
+../../isogloss/training_commands.py

@@ -1,0 +1,66 @@
+"""The command line. Each command imports what it needs, so that `isogloss ls` is quick."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+from . import __version__
+from .core.errors import IsoglossError
+from .registry_commands import history, ls, promote, publish, resolve, rollback, show
+from .serving_commands import bench, demo, doctor, predict
+from .training_commands import evaluate, pretrain, train
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="isogloss")
+def cli() -> None:
+    """One frozen multilingual encoder, and a small adapter for every locale."""
+
+
+for command in (
+    demo,
+    pretrain,
+    train,
+    evaluate,
+    publish,
+    ls,
+    show,
+    resolve,
+    promote,
+    rollback,
+    history,
+    predict,
+    bench,
+    doctor,
+):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0, or 2 with one line about a mistake, or 130 when interrupted."""
+    try:
+        cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", INTERRUPTED)
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(USER_ERROR)
+    except click.ClickException as error:
+        _fail(error.format_message(), USER_ERROR)
+    except IsoglossError as error:
+        _fail(str(error), USER_ERROR)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"isogloss: {' '.join(message.split())}", err=True)
+    sys.exit(status)

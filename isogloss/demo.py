@@ -1,0 +1,210 @@
+"""The main job on a small scale: train, publish, load by locale code, predict, see the memory.
+
+The messages in `shop/` were written for this project: what customers of a shop ask, in standard
+varieties and in the dialects beside them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .core.errors import InputError
+from .output import format_bytes, print_table
+
+if TYPE_CHECKING:
+    from .serving.hub import Hub, Memory, Prediction
+
+SHOP = Path(__file__).parent / "shop"
+TASK = "intent"
+PAIRS = (
+    ("de-DE", "gsw-CH"),
+    ("es-ES", "es-MX"),
+    ("pt-PT", "pt-BR"),
+    ("zh-Hant-HK", "yue-HK"),
+)
+# A locale without an adapter of its own, and the one whose adapter answers for it.
+FALLBACKS = {
+    "pt-PT": "pt-AO",
+    "zh-Hant-HK": "zh-Hant-MO",
+    "gsw-CH": "gsw-CH-x-bern",
+    "es-MX": "es-MX-x-norte",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One dialect's test set, with two adapters."""
+
+    standard: str
+    """The standard variety."""
+    dialect: str
+    """The dialect, whose test set it is."""
+    rows: int
+    """Rows of the test set."""
+    standard_accuracy: float
+    """With the standard variety's adapter, 0..1."""
+    own_accuracy: float
+    """With the dialect's own adapter, 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """What the demo showed."""
+
+    base: str
+    """The base."""
+    comparisons: tuple[Comparison, ...]
+    """A row per dialect."""
+    answers: tuple[tuple[str, Prediction], ...]
+    """Texts with their predictions: an exact locale, and one that falls back."""
+    memory: Memory
+    """The hub with all adapters resident."""
+    full_copies_bytes: int
+    """What as many fine-tuned copies of the base would hold, computed from the base's tensors."""
+    seconds: float
+    """Wall time."""
+
+
+def run_demo(*, out: Path | None = None, pairs: str | None = None) -> DemoReport:
+    """Run the demo.
+
+    Args:
+        out: keep adapters and registry here, and use what an earlier, interrupted demo left.
+        pairs: `standard:dialect`, separated by commas; None: all.
+
+    Raises:
+        InputError: a pair that the demo has no messages for.
+    """
+    chosen = _choose_pairs(pairs)
+    scratch = tempfile.TemporaryDirectory() if out is None else nullcontext(str(out))
+    with scratch as folder:
+        return _run(Path(folder), chosen)
+
+
+def _choose_pairs(pairs: str | None) -> tuple[tuple[str, str], ...]:
+    if pairs is None:
+        return PAIRS
+    known = {f"{standard}:{dialect}": (standard, dialect) for standard, dialect in PAIRS}
+    names = [name.strip() for name in pairs.split(",")]
+    for name in names:
+        if name not in known:
+            raise InputError(f"no messages for the pair {name!r}; there are {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def _run(folder: Path, pairs: tuple[tuple[str, str], ...]) -> DemoReport:
+    from .adapters.data import read_examples
+    from .registry import Registry
+    from .serving.hub import Hub
+
+    started = time.monotonic()
+    names = {}
+    with Registry.open(folder / "registry") as registry:
+        for locale in dict.fromkeys(locale for pair in pairs for locale in pair):
+            names[locale] = registry.publish(_train(locale, folder / locale)).name
+            click.echo(f"published {names[locale]}", err=True)
+        hub = Hub(registry, base="mini")
+        comparisons = []
+        for standard, dialect in pairs:
+            examples = read_examples(SHOP / dialect / "test.jsonl")
+            texts = [example.text for example in examples]
+            gold = [example.label for example in examples]
+            comparisons.append(
+                Comparison(
+                    standard=standard,
+                    dialect=dialect,
+                    rows=len(examples),
+                    standard_accuracy=_accuracy(hub, texts, gold, dialect, names[standard]),
+                    own_accuracy=_accuracy(hub, texts, gold, dialect, names[dialect]),
+                )
+            )
+        return DemoReport(
+            base="mini",
+            comparisons=tuple(comparisons),
+            answers=_answers(hub, pairs),
+            memory=(memory := hub.memory()),
+            full_copies_bytes=len(memory.adapters) * memory.base_bytes + memory.head_bytes,
+            seconds=time.monotonic() - started,
+        )
+
+
+def _train(locale: str, out: Path) -> Path:
+    """Train one locale's adapter, or find it where an earlier demo left it."""
+    from .adapters.training import TrainingConfig, train
+
+    if out.exists():
+        return out
+    click.echo(f"training {TASK}/{locale}", err=True)
+    config = TrainingConfig(
+        base="mini", locale=locale, task=TASK, data=str(SHOP / locale), out=str(out)
+    )
+    return train(config, resume=out.with_name(f"{out.name}.run").exists())
+
+
+def _accuracy(hub: Hub, texts: list[str], gold: list[str], locale: str, adapter: str) -> float:
+    predictions = hub.predict(texts, task=TASK, locale=locale, adapter=adapter)
+    right = sum(
+        prediction.label == label for prediction, label in zip(predictions, gold, strict=True)
+    )
+    return right / len(gold)
+
+
+def _answers(hub: Hub, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, Prediction], ...]:
+    """One text for an exact locale, and one for a locale that falls back."""
+    from .adapters.data import read_examples
+
+    exact = pairs[0][1]
+    trained = [locale for pair in pairs for locale in pair]
+    source = next(locale for locale in FALLBACKS if locale in trained)
+    requests = [(exact, exact), (source, FALLBACKS[source])]
+    texts = [read_examples(SHOP / source / "test.jsonl")[0].text for source, _ in requests]
+    predictions = hub.predict(texts, task=TASK, locale=[locale for _, locale in requests])
+    return tuple(zip(texts, predictions, strict=True))
+
+
+def print_report(report: DemoReport) -> None:
+    """Print the report for people."""
+    click.echo("\nLoaded by locale code:\n")
+    for text, prediction in report.answers:
+        click.echo(f"  {prediction.resolution.requested}: {text}")
+        click.echo(f"    → {prediction.label} ({prediction.score:.2f}) by {prediction.adapter}")
+        for step in prediction.resolution.trace:
+            click.echo(f"      {step}")
+    click.echo("\nAccuracy on the dialect's own test set:\n")
+    print_table(
+        ["dialect", "rows", "standard variety's adapter", "its own adapter"],
+        [
+            [
+                row.dialect,
+                row.rows,
+                f"{row.standard_accuracy:.3f}  ({row.standard})",
+                f"{row.own_accuracy:.3f}",
+            ]
+            for row in report.comparisons
+        ],
+    )
+    memory = report.memory
+    total = memory.base_bytes + memory.slot_bytes + memory.head_bytes
+    click.echo("\nMemory, bytes of tensors:\n")
+    print_table(
+        ["what", "bytes"],
+        [
+            [f"the base {report.base}, once", format_bytes(memory.base_bytes)],
+            *([name, format_bytes(size)] for name, size in memory.adapters.items()),
+            [f"base and {len(memory.adapters)} adapters", format_bytes(total)],
+            [
+                f"{len(memory.adapters)} full copies (computed)",
+                format_bytes(report.full_copies_bytes),
+            ],
+        ],
+    )
+    click.echo(
+        f"\n{report.seconds:.0f} s. At XLM-R's size: isogloss bench memory --shape xlm-roberta-base"
+    )

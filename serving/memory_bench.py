@@ -1,0 +1,323 @@
+"""What a hub of many adapters costs in memory, measured, beside full copies of the base.
+
+Each configuration runs in a fresh process, so that nothing leaks from one into the next. Adapters
+come through the same checks and the same loading as published ones; their weights are random.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from ..adapters.files import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE
+from ..adapters.heads import head_tensors
+from ..adapters.lora import LoraLayout
+from ..adapters.spec import AdapterSpec
+from ..core.base import EMBEDDED_FOLDER, fingerprint, locate_base
+from ..core.errors import InputError, IsoglossError
+from ..core.progress import Progress
+
+if TYPE_CHECKING:
+    from ..core.base import BaseFiles
+
+# Of the memory that is free, the share that full copies may take.
+COPIES_SHARE = 0.6
+SHAPES: dict[str, dict[str, Any]] = {
+    "xlm-roberta-base": {
+        "model_type": "xlm-roberta",
+        "vocab_size": 250_002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+    },
+    "bert-base-multilingual-cased": {
+        "model_type": "bert",
+        "vocab_size": 119_547,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryBench:
+    """What to measure."""
+
+    base: str = "mini"
+    """Name or folder of the base."""
+    shape: str | None = None
+    """Random weights in the shape of this model, instead of a base."""
+    adapters: tuple[int, ...] = (1, 10, 100)
+    """Numbers of resident adapters, a row each."""
+    copies: int = 3
+    """The most full copies to load; larger numbers are computed."""
+    rank: int = 8
+    """Rank of the LoRA adapters."""
+    targets: tuple[str, ...] = ("query", "value")
+    """Modules that they change."""
+    labels: int = 7
+    """Outputs of each head."""
+    device: str = "auto"
+    """Where to compute."""
+
+    def check(self) -> None:
+        """Raise InputError for settings that make no sense."""
+        if not self.adapters or min(self.adapters) < 1:
+            raise InputError(f"adapters is {self.adapters}; give numbers of at least 1")
+        if self.copies < 1 or self.labels < 2:
+            raise InputError(
+                f"copies is {self.copies} and labels {self.labels}; they must be at least 1 and 2"
+            )
+        if self.shape is not None and self.shape not in SHAPES:
+            raise InputError(f"shape is {self.shape!r}; known are {', '.join(SHAPES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRow:
+    """A hub with so many adapters, and as many full copies."""
+
+    adapters: int
+    """How many are resident."""
+    measured_bytes: int
+    """Tensors of base, slots and heads, as allocated."""
+    predicted_bytes: int
+    """The base's bytes, and an adapter's as many times."""
+    resident_set_bytes: int
+    """Growth of the process from before the base was loaded."""
+    load_ms: float
+    """Median time from an adapter's files to its slot, milliseconds."""
+    full_copies_bytes: int
+    """Tensors of as many fine-tuned copies."""
+    full_copies_measured: bool
+    """Whether so many copies were loaded; else their bytes are computed from one."""
+    full_copies_resident_set_bytes: int | None
+    """Growth of the process with the copies loaded; None: computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryReport:
+    """All that was measured, and on what."""
+
+    base: str
+    """Name of the base, or of the shape with random weights."""
+    random_weights: bool
+    """Whether the weights are random, in a real shape."""
+    dtype: str
+    """Precision of the base in memory."""
+    device: str
+    """Where the tensors are."""
+    base_bytes: int
+    """Tensors of the base."""
+    adapter_bytes: int
+    """Tensors of one adapter, head included."""
+    full_copy_bytes: int
+    """Tensors of one fine-tuned copy, head included."""
+    rows: tuple[MemoryRow, ...]
+    """One row per number of adapters."""
+
+
+def measure_memory(bench: MemoryBench) -> MemoryReport:
+    """Measure a hub and full copies, each configuration in a fresh process.
+
+    Raises:
+        InputError: settings that make no sense.
+        BaseModelError: no such base.
+    """
+    bench.check()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = asdict(bench) | {"scratch": folder}
+        if bench.shape is None:
+            settings["base"] = str(locate_base(bench.base).folder)
+        with Progress("bench memory", total=2 * len(bench.adapters) + 1) as progress:
+            if bench.shape is not None:
+                settings["base"] = str(Path(folder) / bench.shape)
+                _measure("random_base", settings)
+            progress.advance()
+            one = _measure("copies", settings | {"count": 1})
+            rows = []
+            for count in bench.adapters:
+                hub = _measure("hub", settings | {"count": count})
+                progress.advance()
+                fits = count * one["bytes"] < COPIES_SHARE * psutil.virtual_memory().available
+                copies = (
+                    _measure("copies", settings | {"count": count})
+                    if count <= bench.copies and fits
+                    else None
+                )
+                progress.advance()
+                rows.append(_row(count, hub, one, copies))
+    return MemoryReport(
+        base=bench.shape or bench.base,
+        random_weights=bench.shape is not None,
+        dtype=hub["dtype"],
+        device=hub["device"],
+        base_bytes=hub["base_bytes"],
+        adapter_bytes=hub["adapter_bytes"],
+        full_copy_bytes=one["bytes"],
+        rows=tuple(rows),
+    )
+
+
+def _row(
+    count: int, hub: dict[str, Any], one: dict[str, Any], copies: dict[str, Any] | None
+) -> MemoryRow:
+    return MemoryRow(
+        adapters=count,
+        measured_bytes=hub["bytes"],
+        predicted_bytes=hub["base_bytes"] + count * hub["adapter_bytes"],
+        resident_set_bytes=hub["resident_set"],
+        load_ms=hub["load_ms"],
+        full_copies_bytes=copies["bytes"] if copies else count * one["bytes"],
+        full_copies_measured=copies is not None,
+        full_copies_resident_set_bytes=copies["resident_set"] if copies else None,
+    )
+
+
+def _measure(what: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Run one of this module's measurements in a process of its own."""
+    done = subprocess.run(  # noqa: S603 (our own module, no shell)
+        [sys.executable, "-P", "-m", __name__, what],
+        input=json.dumps(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise IsoglossError(f"measuring {what} failed: {last}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _hub(settings: dict[str, Any]) -> dict[str, Any]:
+    """Load a base, fill `count` slots, and see what grew."""
+    from ..adapters.loading import load_adapter
+    from ..core.encoder import load_encoder
+    from ..core.engine import Engine
+
+    count = settings["count"]
+    base = locate_base(settings["base"])
+    before = _resident_set()
+    engine = Engine(load_encoder(base.folder, device=settings["device"]), slots=count)
+    loaded = []
+    times = []
+    for number in range(count):
+        files = _random_adapter(base, settings, seed=number)
+        started = time.perf_counter()
+        adapter = load_adapter(files, engine.encoder)
+        engine.bank.put(number, adapter.updates)
+        times.append(1000 * (time.perf_counter() - started))
+        loaded.append(adapter)
+    gc.collect()
+    heads = sum(adapter.head.own_bytes for adapter in loaded)
+    return {
+        "base_bytes": engine.parameter_bytes(),
+        "adapter_bytes": loaded[0].bytes,
+        "bytes": engine.parameter_bytes() + engine.bank.bytes() + heads,
+        "resident_set": _resident_set() - before,
+        "load_ms": float(np.median(times)),
+        "dtype": str(engine.encoder.dtype).removeprefix("torch."),
+        "device": str(engine.encoder.device),
+    }
+
+
+def _copies(settings: dict[str, Any]) -> dict[str, Any]:
+    """Load `count` whole classifiers, as a service without adapters would."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from ..core.encoder import quiet_transformers
+    from ..core.precision import choose_device
+
+    device = choose_device(settings["device"])
+    before = _resident_set()
+    with quiet_transformers():
+        models = [
+            AutoModelForSequenceClassification.from_pretrained(
+                settings["base"],
+                num_labels=settings["labels"],
+                dtype=torch.float32,
+                local_files_only=True,
+            ).to(device)
+            for _ in range(settings["count"])
+        ]
+    gc.collect()
+    tensors = {p.data_ptr(): p.nbytes for model in models for p in model.parameters()}
+    return {"bytes": sum(tensors.values()), "resident_set": _resident_set() - before}
+
+
+def _random_base(settings: dict[str, Any]) -> dict[str, Any]:
+    """Write a base with random weights, in the shape of a well-known one."""
+    import shutil
+
+    from transformers import AutoConfig, AutoModel
+
+    folder = Path(settings["base"])
+    config = AutoConfig.for_model(**SHAPES[settings["shape"]])
+    model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    # Memory doesn't depend on the text; any tokenizer will do.
+    for path in EMBEDDED_FOLDER.glob("tokenizer*"):
+        shutil.copy(path, folder / path.name)
+    return {}
+
+
+def _random_adapter(base: BaseFiles, settings: dict[str, Any], *, seed: int) -> dict[str, bytes]:
+    """The files of a LoRA adapter with random weights."""
+    from safetensors.numpy import save
+
+    config = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "r": settings["rank"],
+        "lora_alpha": settings["rank"],
+        "target_modules": settings["targets"],
+    }
+    layout = LoraLayout.parse(config, base.shape)
+    expected = layout.tensors(base.shape) | head_tensors(base.shape, settings["labels"])
+    generator = np.random.default_rng(seed)
+    tensors = {
+        name: generator.standard_normal(shape, dtype=np.float32) for name, shape in expected.items()
+    }
+    spec = AdapterSpec(
+        locale="und",
+        task="bench",
+        labels=tuple(f"LABEL_{number}" for number in range(settings["labels"])),
+        base=base.name,
+        base_fingerprint=fingerprint(base).digest,
+    )
+    return {
+        CONFIG_FILE: json.dumps(config).encode(),
+        WEIGHTS_FILE: save(tensors),
+        SPEC_FILE: spec.to_json(),
+    }
+
+
+def _resident_set() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":
+    # Imported before anything is measured: libraries are no part of what a base costs.
+    from transformers import (  # noqa: F401
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BertForSequenceClassification,
+        XLMRobertaForSequenceClassification,
+    )
+
+    from ..adapters import loading  # noqa: F401
+
+    measurements = {"hub": _hub, "copies": _copies, "random_base": _random_base}
+    print(json.dumps(measurements[sys.argv[1]](json.load(sys.stdin))))
