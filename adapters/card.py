@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,12 +12,13 @@ if TYPE_CHECKING:
 def write_card(spec: AdapterSpec) -> str:
     """A card in the Hub's form: YAML front matter, then what a reader wants to know."""
     language = spec.locale.split("-", maxsplit=1)[0]
+    # Quoted in the front matter: to YAML a bare `no`, Norwegian, is false.
     settings = "\n".join(f"- {key}: {value}" for key, value in spec.training.items())
     metrics = "\n".join(f"| {name} | {value:.3f} |" for name, value in spec.metrics.items())
     return f"""---
-base_model: {spec.base}
+base_model: {json.dumps(spec.base)}
 library_name: peft
-language: {language}
+language: {json.dumps(language)}
 tags:
 - isogloss
 - {spec.kind}

@@ -66,9 +66,12 @@ class Checkpoint:
         # Through JSON, so that a tuple equals the list that was read back.
         wanted = json.loads(json.dumps(settings))
         if resume:
-            if not recorded.exists():
-                raise CheckpointError(f"nothing to resume: {folder} holds no unfinished run")
-            found = json.loads(recorded.read_text())
+            try:
+                found = json.loads(recorded.read_text())
+            except (OSError, ValueError):
+                raise CheckpointError(
+                    f"nothing to resume: {folder} holds no unfinished run; start without --resume"
+                ) from None
             differing = sorted(key for key in wanted if wanted[key] != found.get(key))
             if differing:
                 raise CheckpointError(

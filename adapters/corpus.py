@@ -7,13 +7,13 @@ share p of the text is drawn in proportion to p**temperature.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.errors import DataNotFoundError, EmptyDataError, MalformedRowError
+from ..core.errors import DataNotFoundError, EmptyDataError
+from .data import parse_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ def read_corpora(folders: Sequence[Path]) -> dict[str, list[str]]:
 
     Raises:
         DataNotFoundError: a folder holds no such file.
-        MalformedRowError: a line is no JSON object.
+        MalformedRowError: a line is no JSON object, or not UTF-8.
         EmptyDataError: no row has a text.
     """
     texts: dict[str, dict[str, None]] = {}
@@ -56,15 +56,10 @@ def read_corpora(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise MalformedRowError(path, number, f"no JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise MalformedRowError(path, number, "expected a JSON object")
-            text = row.get("text")
+            row = parse_row(line, path, number)
+            text = row.get("text") if row is not None else None
             if isinstance(text, str) and text.strip():
                 yield text
 
@@ -170,7 +165,7 @@ class TokenizedCorpus:
         )
         by_length: dict[int, list[NDArray[np.int32]]] = {}
         for locale, weight in weights.items():
-            budget = int(weight * len(self.tokens))
+            budget = max(1, int(weight * len(self.tokens)))
             for sequence in self._sequences(locale, budget, max_length - 2, generator):
                 framed = np.empty(len(sequence) + 2, dtype=np.int32)
                 framed[0], framed[1:-1], framed[-1] = start, sequence, end

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import (
     DataNotFoundError,
@@ -121,10 +121,11 @@ def read_examples(path: str | Path) -> list[Example]:
     first_unlabelled = 0
     rows = 0
     for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
+        row = parse_row(line, path, number)
+        if row is None:
             continue
         rows += 1
-        example = _parse(line, path, number)
+        example = _example(row, path, number)
         if example is None:
             first_unlabelled = first_unlabelled or number
         else:
@@ -138,16 +139,37 @@ def read_examples(path: str | Path) -> list[Example]:
     return examples
 
 
-def _parse(line: bytes, path: Path, number: int) -> Example | None:
-    """One row; None when it has no label."""
+def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | None:
+    """One line of a JSON-lines file; None when it is blank.
+
+    Args:
+        line: its bytes.
+        path: the file, for messages.
+        number: the line's number, from 1; the first may begin with a byte order mark.
+
+    Raises:
+        MalformedRowError: not UTF-8, or no JSON object.
+    """
     try:
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        content = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        if not content.strip():
+            return None
+        row = json.loads(content)
+        # JSON can spell half a character (a lone surrogate), which nothing after this can write.
+        json.dumps(row, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         raise MalformedRowError(path, number, "not UTF-8; save the file as UTF-8") from None
+    except UnicodeEncodeError:
+        raise MalformedRowError(path, number, "half a character (a lone surrogate)") from None
     except (ValueError, RecursionError) as error:
         raise MalformedRowError(path, number, f"not JSON ({error})") from None
     if not isinstance(row, dict):
         raise MalformedRowError(path, number, f"expected an object, got {type(row).__name__}")
+    return row
+
+
+def _example(row: dict[str, Any], path: Path, number: int) -> Example | None:
+    """One row; None when it has no label."""
     text, label = row.get("text"), row.get("label")
     if not isinstance(text, str) or not text.strip():
         raise MalformedRowError(path, number, f"text is {text!r:.60}; expected a non-empty string")

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from ..core.base import EncoderShape, fingerprint, locate_base
@@ -30,8 +30,8 @@ from ..core.errors import (
 )
 from ..core.locale import parse_locale
 from .heads import head_name, head_outputs, head_tensors
-from .lora import LoraLayout
-from .spec import AdapterSpec
+from .lora import LoraLayout, check_kind
+from .spec import MAX_LABELS, AdapterSpec
 from .weights import TensorInfo, check_finite, read_header
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def read_adapter_folder(
     """
     files, left_out = _read_files(folder)
     config = _read_config(files[CONFIG_FILE])
+    check_kind(config)
     recorded = AdapterSpec.from_json(files[SPEC_FILE]) if SPEC_FILE in files else None
     header = read_header(files[WEIGHTS_FILE])
     found = _find_base(base, recorded, config, trust_base=trust_base)
@@ -116,7 +117,10 @@ def read_adapter_folder(
     check_finite(files[WEIGHTS_FILE], header)
     spec = replace(spec, rank=layout.rank, targets=layout.targets, head=head_name(shape))
     # Read once more what is stored, so that no override can store what would not load.
-    content = spec.to_json()
+    try:
+        content = spec.to_json()
+    except (TypeError, ValueError) as error:
+        raise AdapterConfigError(f"labels and task must be Unicode text: {error}") from None
     AdapterSpec.from_json(content)
     return CheckedFolder(spec=spec, files=files | {SPEC_FILE: content}, left_out=left_out)
 
@@ -150,10 +154,11 @@ def _read_file(path: Path) -> bytes:
             f"{path} can't be read ({os.strerror(error.errno or 0)}); it must be a regular file, "
             "not a link"
         ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise AdapterFolderError(f"{path} is no regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise AdapterFolderError(f"{path} is no regular file")
         if status.st_size <= limit:
             content = file.read(limit + 1)
             if len(content) <= limit:
@@ -214,6 +219,8 @@ def _describe(
             f"the folder has no {SPEC_FILE}; say for which locale and task it answers "
             "(--locale, --task)"
         )
+    if (outputs or 0) > MAX_LABELS:
+        raise LabelCountError(f"the head has {outputs:,} outputs; {MAX_LABELS:,} is the limit")
     names = (
         tuple(labels) if labels is not None else tuple(f"LABEL_{i}" for i in range(outputs or 0))
     )
@@ -222,11 +229,14 @@ def _describe(
         locale=str(parse_locale(locale)),
         task=task,
         labels=names,
-        # A folder's own name: no machine path is kept.
-        base=Path(str(named)).name
-        if named and Path(str(named)).is_absolute()
-        else str(named or ""),
+        base=_base_name(str(named or "")),
     )
+
+
+def _base_name(named: str) -> str:
+    """A Hub name as it is; of a path the folder's own name, so that no machine path is kept."""
+    is_path = named.startswith((".", "/", "~")) or named.count("/") > 1 or "\\" in named
+    return PureWindowsPath(named).name if is_path else named
 
 
 def _check_task(config: Mapping[str, Any], spec: AdapterSpec) -> None:
@@ -238,10 +248,10 @@ def _check_task(config: Mapping[str, Any], spec: AdapterSpec) -> None:
         )
     if spec.kind != "lora":
         raise UnsupportedAdapterError(f"{SPEC_FILE}: kind is {spec.kind!r}, but the config is LORA")
-    extra = set(config.get("modules_to_save") or ()) - {"classifier", "score"}
-    if extra:
+    saved = config.get("modules_to_save") or []
+    if not isinstance(saved, list) or any(name not in ("classifier", "score") for name in saved):
         raise UnsupportedAdapterError(
-            f"{CONFIG_FILE}: modules_to_save has {sorted(extra)}; only the classifier can be served"
+            f"{CONFIG_FILE}: modules_to_save is {str(saved)[:80]}; only the classifier is served"
         )
 
 
@@ -281,10 +291,12 @@ def _guess_shape(header: Mapping[str, TensorInfo]) -> EncoderShape:
         int(part)
         for name in header
         for part in name.split(".")
-        if part.isascii() and part.isdigit()
+        if part.isascii() and part.isdigit() and len(part) <= 3
     ]
     hidden = [
-        info.shape[-1] for name, info in header.items() if name.endswith("query.lora_A.weight")
+        info.shape[-1]
+        for name, info in header.items()
+        if name.endswith("query.lora_A.weight") and info.shape
     ]
     head = [
         info.shape[-1] for name, info in header.items() if ".classifier." in name and info.shape[1:]
@@ -292,7 +304,7 @@ def _guess_shape(header: Mapping[str, TensorInfo]) -> EncoderShape:
     wide = [
         info.shape[0]
         for name, info in header.items()
-        if name.endswith("intermediate.dense.lora_B.weight")
+        if name.endswith("intermediate.dense.lora_B.weight") and info.shape
     ]
     width = (hidden or head or [0])[0]
     return EncoderShape(

@@ -117,5 +117,5 @@ def build_head(
         hidden=pooler,
         hidden_update=pooler_update,
         output=Dense(weight=own["weight"], bias=own["bias"]),
-        own_bytes=own_bytes,
+        own_bytes=own_bytes + (pooler_update.bytes if pooler_update is not None else 0),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,11 @@ UNSUPPORTED_OPTIONS = (
     "alpha_pattern",
     "arrow_config",
     "exclude_modules",
+    "kasa_config",
     "layer_replication",
     "layers_pattern",
     "lora_bias",
+    "monteclora_config",
     "rank_pattern",
     "target_parameters",
     "trainable_token_indices",
@@ -41,6 +44,10 @@ UNSUPPORTED_OPTIONS = (
     "use_dora",
     "use_qalora",
 )
+# PEFT writes them among the targets of `all-linear`, but trains and saves the head as a whole.
+HEAD_MODULES = ("classifier", "classifier.dense", "classifier.out_proj")
+# Ways to draw the first weights; the others (PiSSA, OLoRA, CorDA…) change the base's own weights.
+PLAIN_INITS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +73,7 @@ class LoraLayout:
             RankLimitError: a rank outside 1..MAX_RANK.
             TargetModulesError: targets that the base lacks.
         """
-        kind = config.get("peft_type")
-        if kind != "LORA":
-            raise UnsupportedAdapterError(
-                f"adapter_config.json: peft_type is {kind!r}; this release serves LORA"
-            )
+        check_kind(config)
         if config.get("bias", "none") != "none":
             raise UnsupportedAdapterError(
                 f"adapter_config.json: bias is {config['bias']!r}; train with bias='none'"
@@ -81,6 +84,12 @@ class LoraLayout:
                     f"adapter_config.json: {option} is {config[option]!r}, which this release "
                     "doesn't serve; train without it"
                 )
+        init = config.get("init_lora_weights")
+        if init not in PLAIN_INITS:
+            raise UnsupportedAdapterError(
+                f"adapter_config.json: init_lora_weights is {init!r}, which changes the base's own "
+                "weights; save it with save_pretrained(path_initial_model_for_weight_conversion=)"
+            )
         rank = _integer(config, "r")
         if not 1 <= rank <= MAX_RANK:
             raise RankLimitError(f"adapter_config.json: r is {rank}; it must lie in 1..{MAX_RANK}")
@@ -88,7 +97,7 @@ class LoraLayout:
         if (
             isinstance(alpha, bool)
             or not isinstance(alpha, int | float)
-            or not math.isfinite(alpha)
+            or not abs(alpha) <= sys.float_info.max
         ):
             raise AdapterConfigError(
                 f"adapter_config.json: lora_alpha is {alpha!r}; expected a finite number"
@@ -124,6 +133,19 @@ class LoraLayout:
         return updates
 
 
+def check_kind(config: Mapping[str, Any]) -> None:
+    """Check that PEFT's config is one of LoRA.
+
+    Raises:
+        UnsupportedAdapterError: another kind of adapter.
+    """
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise UnsupportedAdapterError(
+            f"adapter_config.json: peft_type is {kind!r}; this release serves LORA"
+        )
+
+
 def _integer(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -146,7 +168,7 @@ def _targets(
         modules = {}
         for target in targets:
             found = [own for name, own in full.items() if _matches(name, target)]
-            if not found:
+            if not found and not any(_matches(name, target) for name in HEAD_MODULES):
                 raise TargetModulesError(
                     f"adapter_config.json: target module {target!r} matches no linear module of "
                     f"the base; it has {', '.join(sorted({n.rsplit('.', 1)[1] for n in linears}))}"
@@ -157,14 +179,18 @@ def _targets(
             f"adapter_config.json: target_modules is {str(given)[:80]!r}; expected a list of names"
         )
     layers = config.get("layers_to_transform")
-    if layers is not None:
+    if layers not in (None, []):
         chosen = layers if isinstance(layers, list) else [layers]
-        modules = {name: size for name, size in modules.items() if _layer(name) in chosen}
-        if not modules:
-            raise TargetModulesError(
-                f"adapter_config.json: layers_to_transform is {layers!r}; the base has layers "
-                f"0..{shape.layers - 1}"
+        if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in chosen):
+            raise AdapterConfigError(
+                f"adapter_config.json: layers_to_transform is {str(layers)[:80]}; expected integers"
             )
+        modules = {name: size for name, size in modules.items() if _layer(name) in chosen}
+    if not modules:
+        raise TargetModulesError(
+            f"adapter_config.json: target_modules {', '.join(targets)[:80]} in layers_to_transform "
+            f"{str(layers)[:80]} leave nothing to change; the base has layers 0..{shape.layers - 1}"
+        )
     return targets, modules
 
 

@@ -1,33 +1,27 @@
-"""Pre-train a small encoder by masked language modelling.
-
-Masked LM after BERT and XLM-R (Devlin et al., 2019; Conneau et al., 2020), and beside it a
-bag-of-words objective on the first token: from `<s>` alone the model predicts which pieces the
-whole sequence holds. Masked LM leaves `<s>` without a meaning, and classification heads read it.
-"""
+"""Pre-train a small encoder on plain text: a tokenizer, then masked language modelling."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..core.errors import CheckpointError, DivergedError, InputError, OutputFolderError
+from ..core.errors import CheckpointError, InputError, OutputFolderError
 from ..core.progress import Progress
-from .corpus import TokenizedCorpus, is_held_out, read_corpora, sample_texts
+from .corpus import read_corpora, sample_texts
+from .masked_lm import MaskedLMTrainer
 from .tokenizing import SPECIAL_TOKENS, train_tokenizer
 
 if TYPE_CHECKING:
-    import torch
-    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast, XLMRobertaForMaskedLM
 
 STATE_FILE = "pretraining.json"
-LOG_FILE = "log.jsonl"
+DIGEST_FILE = "data.sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +69,15 @@ class PretrainingConfig:
 
     def check(self) -> None:
         """Raise InputError for settings that make no sense."""
-        for name in ("vocab_size", "hidden_size", "layers", "heads", "tokens", "batch_tokens"):
+        for name in (
+            "hidden_size",
+            "layers",
+            "heads",
+            "tokens",
+            "batch_tokens",
+            "tokenizer_characters",
+            "checkpoint_steps",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.hidden_size % self.heads:
@@ -86,8 +88,17 @@ class PretrainingConfig:
             )
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share is {self.mask_share}; it must lie between 0 and 1")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is {self.warmup}; it must lie in 0..1, 1 excluded")
         if self.max_length < 8:
             raise InputError(f"max_length is {self.max_length}; it must be at least 8")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {self.learning_rate}; it must be positive")
+        for name in ("weight_decay", "bag_weight", "temperature"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; it must lie in 0..{2**32 - 1}")
         if self.precision not in {"auto", "fp32", "bf16"}:
             raise InputError(f"precision is {self.precision!r}; use auto, fp32 or bf16")
 
@@ -104,8 +115,8 @@ class PretrainingResult:
     """Tokens trained on."""
     steps: int
     """Optimizer steps."""
-    loss: float
-    """Masked-LM loss on held-out lines, nats a masked token."""
+    loss: float | None
+    """Masked-LM loss on held-out lines, nats a masked token; None: no line was held out."""
     seconds: float
     """Wall time of this run, without what an earlier, interrupted run took."""
 
@@ -126,30 +137,31 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
         InputError: settings that make no sense.
         DataError: data that can't be read.
         OutputFolderError: the output folder exists, or an unfinished run's files do.
-        CheckpointError: nothing to resume, or a run with other settings.
+        CheckpointError: nothing to resume, or a run with other settings or data.
         DivergedError: the loss is no longer finite.
     """
     config.check()
+    started = time.monotonic()
     out = Path(config.out)
     run = out.with_name(out.name + ".run")
     if out.exists():
         raise OutputFolderError(f"{out} exists; choose another folder or remove it")
-    _claim_run_folder(run, config, resume=resume)
+    corpora = read_corpora([Path(folder) for folder in config.data])
+    _claim_run_folder(run, config, corpora, resume=resume)
 
     from accelerate.utils import set_seed
 
     from ..core.encoder import quiet_transformers
 
-    started = time.monotonic()
-    corpora = read_corpora([Path(folder) for folder in config.data])
     tokenizer = _tokenizer(run, corpora, config)
     set_seed(config.seed)
     model = _model(tokenizer, config)
-    trainer = _Trainer(model, tokenizer, config, run)
+    trainer = MaskedLMTrainer(model, tokenizer, config, run)
     trainer.load_checkpoint()
     loss = trainer.train(corpora)
 
     partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
     with quiet_transformers():
         model.half().save_pretrained(partial)  # type: ignore[no-untyped-call]
         tokenizer.save_pretrained(partial)
@@ -164,23 +176,39 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
     )
 
 
-def _claim_run_folder(run: Path, config: PretrainingConfig, *, resume: bool) -> None:
-    settings = json.dumps(asdict(config) | {"out": ""}, indent=1)
-    recorded = run / STATE_FILE
-    if resume:
-        if not recorded.exists():
-            raise CheckpointError(f"nothing to resume: there is no {recorded}")
-        if recorded.read_text() != settings:
-            raise CheckpointError(
-                f"{recorded} records other settings; resume with the same ones, or remove {run}"
+def _claim_run_folder(
+    run: Path, config: PretrainingConfig, corpora: dict[str, list[str]], *, resume: bool
+) -> None:
+    # Through JSON, so that a tuple equals the list that was read back.
+    settings = json.loads(json.dumps(asdict(config) | {"out": ""}))
+    digest = hashlib.sha256(json.dumps(corpora).encode()).hexdigest()
+    recorded, recorded_digest = run / STATE_FILE, run / DIGEST_FILE
+    if not resume:
+        if run.exists():
+            raise OutputFolderError(
+                f"{run} holds an unfinished run; resume it with --resume, or remove it"
             )
+        try:
+            run.mkdir(parents=True)
+        except OSError as error:
+            raise OutputFolderError(f"can't write to {run}: {error.strerror}") from None
+        recorded_digest.write_text(digest)
+        recorded.write_text(json.dumps(settings, indent=1))
         return
-    if run.exists():
-        raise OutputFolderError(
-            f"{run} holds an unfinished run; resume it with --resume, or remove it"
+    try:
+        found = json.loads(recorded.read_text())
+    except (OSError, ValueError):
+        raise CheckpointError(
+            f"nothing to resume: {run} holds no unfinished run; start without --resume"
+        ) from None
+    differing = sorted(key for key in settings if settings[key] != found.get(key))
+    if recorded_digest.exists() and recorded_digest.read_text() != digest:
+        differing.append("text")
+    if differing:
+        raise CheckpointError(
+            f"the run in {run} had other {', '.join(differing)}; resume with the same settings "
+            "and data, or remove it"
         )
-    run.mkdir(parents=True)
-    recorded.write_text(settings)
 
 
 def _tokenizer(
@@ -201,7 +229,9 @@ def _tokenizer(
             tokenizer = train_tokenizer(
                 sample, vocab_size=config.vocab_size, max_length=config.max_length
             )
-        tokenizer.save_pretrained(folder)
+        partial = run / "tokenizer.partial"
+        tokenizer.save_pretrained(partial)
+        partial.rename(folder)
     loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return loaded
 
@@ -228,209 +258,3 @@ def _model(tokenizer: PreTrainedTokenizerFast, config: PretrainingConfig) -> XLM
             eos_token_id=SPECIAL_TOKENS.index("</s>"),
         )
     )
-
-
-class _Trainer:
-    """The loop: batches of equal length, logits at masked positions only."""
-
-    def __init__(
-        self,
-        model: XLMRobertaForMaskedLM,
-        tokenizer: PreTrainedTokenizerFast,
-        config: PretrainingConfig,
-        run: Path,
-    ) -> None:
-        import torch
-        from accelerate import Accelerator
-
-        from ..core.precision import autocast_dtype
-
-        self.config = config
-        self.tokenizer = tokenizer
-        self.checkpoint = run / "checkpoint"
-        dtype = autocast_dtype(config.precision)
-        self.accelerator = Accelerator(mixed_precision="bf16" if dtype is not None else "no")
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.step = 0
-        self.tokens = 0
-
-    def load_checkpoint(self) -> None:
-        """Go on where the last checkpoint was written, if there is one."""
-        if not self.checkpoint.exists():
-            return
-        self.accelerator.load_state(str(self.checkpoint))
-        state = json.loads((self.checkpoint / "progress.json").read_text())
-        self.step, self.tokens = state["step"], state["tokens"]
-
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint beside the old one, then put it in its place."""
-        fresh = self.checkpoint.with_suffix(".new")
-        old = self.checkpoint.with_suffix(".old")
-        _remove(fresh)
-        _remove(old)
-        self.accelerator.save_state(str(fresh))
-        (fresh / "progress.json").write_text(json.dumps({"step": self.step, "tokens": self.tokens}))
-        if self.checkpoint.exists():
-            self.checkpoint.rename(old)
-        fresh.rename(self.checkpoint)
-        _remove(old)
-
-    def train(self, corpora: dict[str, list[str]]) -> float:
-        """Train to the end; returns the loss on held-out lines."""
-        training = {
-            locale: [text for text in texts if not is_held_out(text)]
-            for locale, texts in corpora.items()
-        }
-        held_out = {
-            locale: [text for text in texts if is_held_out(text)]
-            for locale, texts in corpora.items()
-        }
-        corpus = TokenizedCorpus.build(training, self._encode)
-        evaluation = self._batches(
-            TokenizedCorpus.build({k: v for k, v in held_out.items() if v}, self._encode), seed=0
-        )
-        seen = 0
-        step = 0
-        epoch = 0
-        total = self.config.tokens
-        with Progress("pretrain", total=total, done=self.tokens, unit="tokens") as progress:
-            progress.say(
-                f"pretrain: {len(corpus.offsets) - 1:,} lines, {len(corpus.tokens):,} tokens, "
-                f"{len(corpus.locales)} locales"
-            )
-            while seen < total:
-                for batch in self._batches(corpus, seed=self.config.seed + 1000 * epoch):
-                    if seen >= total:
-                        break
-                    seen += batch.size
-                    step += 1
-                    if step <= self.step:  # an earlier run did this one
-                        continue
-                    losses = self._train_step(batch, share=(seen - batch.size) / total)
-                    self.step, self.tokens = step, seen
-                    progress.advance(batch.size, note=losses)
-                    if step % self.config.checkpoint_steps == 0:
-                        held_out_loss = self.evaluate(evaluation)
-                        self._log(step=step, tokens=seen, held_out=round(held_out_loss, 4))
-                        self.save_checkpoint()
-                        progress.say(
-                            f"step {step:,}, {seen:,} tokens: {losses}, "
-                            f"held out {held_out_loss:.3f}"
-                        )
-                epoch += 1
-            self.save_checkpoint()
-        return self.evaluate(evaluation)
-
-    def evaluate(self, batches: list[NDArray[np.int32]]) -> float:
-        """Masked-LM loss, nats a masked token, always with the same masks."""
-        import torch
-
-        self.model.eval()
-        total, count = 0.0, 0
-        with torch.no_grad():
-            for number, batch in enumerate(batches):
-                masked, _, targets = self._forward(batch, seed=number)
-                total += float(masked) * len(targets)
-                count += len(targets)
-        return total / max(count, 1)
-
-    def _log(self, **figures: float) -> None:
-        with (self.checkpoint.parent / LOG_FILE).open("a") as log:
-            log.write(json.dumps(figures) + "\n")
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(
-            texts, add_special_tokens=False, truncation=True, max_length=4 * self.config.max_length
-        )["input_ids"]
-        return ids
-
-    def _batches(self, corpus: TokenizedCorpus, *, seed: int) -> list[NDArray[np.int32]]:
-        return corpus.epoch(
-            seed=seed,
-            temperature=self.config.temperature,
-            max_length=self.config.max_length,
-            batch_tokens=self.config.batch_tokens,
-            start=SPECIAL_TOKENS.index("<s>"),
-            end=SPECIAL_TOKENS.index("</s>"),
-        )
-
-    def _train_step(self, batch: NDArray[np.int32], *, share: float) -> str:
-        rate = self._learning_rate(share)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.model.train()
-        masked, bag, _ = self._forward(batch, seed=self.config.seed + self.step)
-        loss = masked + self.config.bag_weight * bag
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss is {value} at step {self.step + 1}; lower --learning-rate "
-                f"(it is {self.config.learning_rate:g})"
-            )
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return f"masked LM {masked.item():.3f}, bag of words {bag.item():.3f}"
-
-    def _learning_rate(self, share: float) -> float:
-        if share < self.config.warmup:
-            return self.config.learning_rate * (share + 1e-4) / self.config.warmup
-        decay = (share - self.config.warmup) / (1 - self.config.warmup)
-        return self.config.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * decay)))
-
-    def _forward(
-        self, batch: NDArray[np.int32], *, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses of one batch `[sequences, length]`, and the targets `[masked]`."""
-        import torch
-        from torch.nn import functional
-
-        generator = np.random.default_rng(seed)
-        inputs, chosen = self._mask(batch, generator)
-        device = self.accelerator.device
-        ids = torch.from_numpy(batch.astype(np.int64)).to(device)
-        with self.accelerator.autocast():
-            hidden = self.model.roberta(torch.from_numpy(inputs.astype(np.int64)).to(device))[0]
-            chosen_at = torch.from_numpy(chosen).to(device)
-            logits = self.model.lm_head(torch.cat([hidden[chosen_at], hidden[:, 0]]))
-        targets = ids[chosen_at]
-        masked = functional.cross_entropy(logits[: len(targets)].float(), targets)
-        log_probabilities = logits[len(targets) :].float().log_softmax(-1)
-        bag = -log_probabilities.gather(1, ids[:, 1:-1]).mean()
-        return masked, bag, targets
-
-    def _mask(
-        self, batch: NDArray[np.int32], generator: np.random.Generator
-    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Choose what to predict; at least one token a batch, never a special one."""
-        chosen = generator.random(batch.shape) < self.config.mask_share
-        chosen[:, 0] = chosen[:, -1] = False
-        if not chosen.any():
-            chosen[0, 1] = True
-        fate = generator.random(batch.shape)
-        inputs = batch.copy()
-        inputs[chosen & (fate < 0.8)] = self.tokenizer.mask_token_id
-        replaced = chosen & (fate >= 0.9)
-        inputs[replaced] = generator.integers(
-            len(SPECIAL_TOKENS), len(self.tokenizer) - 1, size=int(replaced.sum())
-        )
-        return inputs, chosen
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    if folder.exists():
-        shutil.rmtree(folder)

@@ -50,7 +50,7 @@ class AdapterSpec:
     """Name of the base: `mini`, a Hub name, or the name of a folder."""
     base_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the base's config and weights; None: not known, the publisher vouches for it."""
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = field(default_factory=dict)
     """Figures on the dev set, 0..1: `accuracy`, `macro_f1`."""
     data_digest: str | None = None
     """sha256 of the training rows."""
@@ -65,7 +65,8 @@ class AdapterSpec:
 
     def to_json(self) -> bytes:
         """The bytes of `isogloss.json`; equal specs give equal bytes."""
-        return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> AdapterSpec:
@@ -77,8 +78,11 @@ class AdapterSpec:
         """
         try:
             spec = _SPEC.validate_json(content, strict=False, extra="forbid")
+            spec.to_json()
         except ValidationError as error:
             raise AdapterConfigError(f"isogloss.json: {_first_problem(error)}") from None
+        except ValueError as error:  # `training` may hold NaN, which is no JSON
+            raise AdapterConfigError(f"isogloss.json: {error}") from None
         if spec.locale != str(parse_locale(spec.locale)):
             raise AdapterConfigError(
                 f"isogloss.json: locale is {spec.locale!r}; its canonical form is "

@@ -24,6 +24,8 @@ BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 LONGEST_TRAINING_TOKEN = 16
 # SentencePiece's figure for alphabets of many characters; the rest is written in bytes.
 CHARACTER_COVERAGE = 0.9995
+# By so much differ the scores of two characters that the trainer adds at its end.
+TRAINER_STEP = 1e-4
 
 
 def train_tokenizer(
@@ -130,7 +132,21 @@ def _prepare(tokenizer: Tokenizer) -> None:
 
 
 def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
-    """Pieces with their log probabilities, in the order of their ids."""
+    """The special tokens, then the pieces with their log probabilities, likeliest first.
+
+    The trainer goes through hash tables whose order is another one each time. Made good here, so
+    that the same texts give the same tokenizer: sums that differ in their last digits, and the
+    characters that it adds at the end with arbitrary scores just above the lowest.
+    """
     import json
 
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    entries: list[tuple[str, float]] = json.loads(tokenizer.to_str())["model"]["vocab"]
+    special = [(piece, score) for piece, score in entries[: len(SPECIAL_TOKENS)]]
+    rounded = {piece: round(score, 8) for piece, score in entries[len(SPECIAL_TOKENS) :]}
+    lowest = min(rounded.values())
+    characters = [piece for piece in rounded if len(piece) == 1]
+    arbitrary = lowest + TRAINER_STEP * len(characters)
+    for piece in characters:
+        if rounded[piece] < arbitrary:
+            rounded[piece] = lowest
+    return special + sorted(rounded.items(), key=lambda entry: (-entry[1], entry[0]))

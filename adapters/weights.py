@@ -49,12 +49,17 @@ def read_header(content: bytes) -> dict[str, TensorInfo]:
     if size > min(MAX_HEADER_BYTES, len(content) - 8):
         raise _malformed(f"it says that its header has {size:,} bytes")
     try:
-        header = json.loads(content[8 : 8 + size], object_pairs_hook=_unique)
+        header = json.loads(content[8 : 8 + size].decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _malformed(f"its header can't be read ({error})") from None
     if not isinstance(header, dict):
         raise _malformed("its header is no JSON object")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
+    texts = _metadata_texts({} if metadata is None else metadata)
+    try:
+        "".join([*header, *texts]).encode()
+    except UnicodeEncodeError:  # JSON's escapes can bring in lone surrogates
+        raise _malformed("a name or a text of its metadata is no Unicode") from None
     if len(header) > MAX_TENSORS:
         raise _malformed(f"it has {len(header):,} tensors; {MAX_TENSORS:,} is the limit")
     tensors = {name: _tensor_info(name, entry, 8 + size) for name, entry in header.items()}
@@ -73,6 +78,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key occurs twice")
     return result
+
+
+def _metadata_texts(metadata: Any) -> list[str]:
+    if isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values()):
+        return [*metadata.keys(), *metadata.values()]
+    raise _malformed("its metadata are no strings")
 
 
 def _tensor_info(name: str, entry: Any, offset: int) -> TensorInfo:

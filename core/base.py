@@ -7,12 +7,13 @@ or the number of files, nor on the head that a checkpoint carries, so a folder s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import BaseNotFoundError, UnsupportedBaseError
 
@@ -162,10 +163,14 @@ def _read(name: str, folder: Path) -> BaseFiles:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BaseNotFoundError(f"{folder} holds no config.json, so it is no model") from None
-    except ValueError as error:
+    except OSError as error:
+        raise UnsupportedBaseError(f"{path} can't be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UnsupportedBaseError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UnsupportedBaseError(f"{path} holds {type(config).__name__}, not an object")
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UnsupportedBaseError(
             f"{name} is of type {model_type!r}; isogloss serves {' and '.join(FAMILIES)} encoders"
         )
@@ -181,7 +186,7 @@ def _read(name: str, folder: Path) -> BaseFiles:
             max_position_embeddings=int(config["max_position_embeddings"]),
             pad_token_id=int(config.get("pad_token_id") or 0),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UnsupportedBaseError(f"{path} lacks or misstates {error}") from None
     if not list(folder.glob("*.safetensors")):
         raise UnsupportedBaseError(
@@ -237,6 +242,8 @@ def _write(path: Path, text: str) -> bool:
         partial.write_text(text)
         partial.replace(path)
     except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         return False
     return True
 
@@ -268,21 +275,13 @@ def _encoder_tensors(path: Path, shape: EncoderShape) -> Iterator[tuple[str, lis
         )
     )  # XLM-R's pooler is used by nothing
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > MAX_HEADER_BYTES:
-            raise UnsupportedBaseError(f"{path} is no safetensors file (header of {size} bytes)")
-        try:
-            header = json.loads(file.read(size))
-        except ValueError as error:
-            raise UnsupportedBaseError(f"{path} is no safetensors file: {error}") from None
-        for stored, info in header.items():
+        for stored, (dtype, extents, begin, end) in _read_index(path, file).items():
             name = stored.removeprefix(f"{shape.prefix}.")
             # Checkpoints converted from TensorFlow call LayerNorm's parameters so.
             name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
             if not name.startswith(parts) or name == "embeddings.position_ids":
                 continue
-            begin, end = info["data_offsets"]
-            file.seek(8 + size + begin)
+            file.seek(begin)
             digest = hashlib.sha256()
             left = end - begin
             while left > 0:
@@ -291,4 +290,29 @@ def _encoder_tensors(path: Path, shape: EncoderShape) -> Iterator[tuple[str, lis
                     raise UnsupportedBaseError(f"{path} is cut off within {stored}")
                 digest.update(chunk)
                 left -= len(chunk)
-            yield name, [info["dtype"], info["shape"], digest.hexdigest()]
+            yield name, [dtype, extents, digest.hexdigest()]
+
+
+def _read_index(path: Path, file: BinaryIO) -> dict[str, tuple[str, list[int], int, int]]:
+    """Each tensor's data type, shape, first byte and byte after the last."""
+    length = path.stat().st_size
+    size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise UnsupportedBaseError(f"{path} is no safetensors file (header of {size} bytes)")
+    index = {}
+    try:
+        header = json.loads(file.read(size))
+        if not isinstance(header, dict):
+            raise TypeError("its header is no JSON object")
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = (int(value) for value in entry["data_offsets"])
+            if not 0 <= begin <= end or not isinstance(entry["dtype"], str):
+                raise ValueError(f"entry of {name} makes no sense")
+            extents = [int(extent) for extent in entry["shape"]]
+            index[name] = (entry["dtype"], extents, 8 + size + begin, 8 + size + end)
+            if index[name][-1] > length:
+                raise ValueError(f"it is cut off within {name}")
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UnsupportedBaseError(f"{path} is no safetensors file: {error}") from None
+    return index

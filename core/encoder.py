@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from .attention import NAME as PACKED_ATTENTION
 from .attention import register as register_attention
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     from .base import BaseFiles, EncoderShape
 
+# Without any of them, AutoTokenizer makes one with an empty vocabulary.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "vocab.txt")
 # What transformers reports as missing when a checkpoint has no pooler.
 POOLER_KEYS = ("pooler.dense.weight", "pooler.dense.bias")
 
@@ -52,6 +57,8 @@ class Encoder:
         Raises:
             InputError: an empty text, or something that is no text.
         """
+        if not texts:
+            return []
         firsts, seconds = _split_pairs(texts)
         kwargs: dict[str, Any] = {"add_special_tokens": True, "return_token_type_ids": True}
         limit = self.shape.max_tokens
@@ -85,16 +92,31 @@ def _split_pairs(texts: Sequence[str | tuple[str, str]]) -> tuple[list[str], lis
     firsts: list[str] = []
     seconds: list[str] = []
     for number, text in enumerate(texts):
-        parts = (text,) if isinstance(text, str) else tuple(text)
-        if len(parts) not in {1, 2} or not all(isinstance(part, str) for part in parts):
+        parts = (text,) if isinstance(text, str) else text
+        if (
+            not isinstance(parts, tuple | list)
+            or len(parts) not in {1, 2}
+            or not all(isinstance(part, str) for part in parts)
+        ):
             raise InputError(f"text {number} is {text!r:.80}; expected a str or a pair of them")
         if not any(part.strip() for part in parts):
             raise InputError(f"text {number} is empty")
+        if not all(_is_unicode(part) for part in parts):
+            raise InputError(f"text {number} is {text!r:.80}, which has lone surrogates")
         firsts.append(parts[0])
         seconds.extend(parts[1:])
     if seconds and len(seconds) != len(firsts):
         raise InputError("single texts and pairs can't be mixed in one call")
     return firsts, seconds or None
+
+
+def _is_unicode(text: str) -> bool:
+    """False for lone surrogates, which JSON's escapes can bring in."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_encoder(
@@ -114,34 +136,61 @@ def load_encoder(
     """
     where, dtype = choose_device(device), choose_dtype(precision)
     base = locate_base(name)
-    from transformers import AutoModel, AutoTokenizer
-
+    digest = fingerprint(base).digest
     if packed:
         register_attention()
-    # XLM-R's pooler is used by nothing; BERT's is part of its classification head.
-    kwargs: dict[str, Any] = {} if base.shape.model_type == "bert" else {"add_pooling_layer": False}
     with quiet_transformers():
-        model, report = AutoModel.from_pretrained(
-            base.folder,
-            dtype=dtype,
-            attn_implementation=PACKED_ATTENTION if packed else "sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **kwargs,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
-    _check_complete(base, report["missing_keys"])
+        try:
+            model, missing = _load_model(base, dtype, packed=packed)
+            tokenizer = _load_tokenizer(base)
+        except (OSError, RuntimeError, ValueError, LookupError, SafetensorError) as error:
+            raise UnsupportedBaseError(
+                f"{base.folder} can't be loaded ({type(error).__name__}: "
+                f"{str(error).partition(chr(10))[0]}); save or copy it again"
+            ) from error
+    _check_complete(base, missing)
+    _check_tokenizer(base, tokenizer)
     model.requires_grad_(requires_grad=False)
     return Encoder(
         name=base.name,
         shape=base.shape,
-        fingerprint=fingerprint(base).digest,
+        fingerprint=digest,
         model=model.eval().to(where),
         tokenizer=tokenizer,
         device=where,
         dtype=dtype,
     )
+
+
+def _load_model(
+    base: BaseFiles, dtype: torch.dtype, *, packed: bool
+) -> tuple[nn.Module, Sequence[str]]:
+    """The encoder, and the names of the tensors that its checkpoint lacks."""
+    from transformers import AutoModel
+
+    # XLM-R's pooler is used by nothing; BERT's is part of its classification head.
+    kwargs: dict[str, Any] = {} if base.shape.model_type == "bert" else {"add_pooling_layer": False}
+    model, report = AutoModel.from_pretrained(
+        base.folder,
+        dtype=dtype,
+        attn_implementation=PACKED_ATTENTION if packed else "sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **kwargs,
+    )
+    return model, report["missing_keys"]
+
+
+def _load_tokenizer(base: BaseFiles) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    if not any((base.folder / name).is_file() for name in TOKENIZER_FILES):
+        raise FileNotFoundError(f"no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        base.folder, local_files_only=True
+    )
+    return tokenizer
 
 
 def _check_complete(base: BaseFiles, missing: Sequence[str]) -> None:
@@ -156,18 +205,31 @@ def _check_complete(base: BaseFiles, missing: Sequence[str]) -> None:
         raise UnsupportedBaseError(f"{base.folder} lacks {which}; save it again with AutoModel")
 
 
+def _check_tokenizer(base: BaseFiles, tokenizer: PreTrainedTokenizerBase) -> None:
+    if len(tokenizer) > base.shape.vocab_size:
+        raise UnsupportedBaseError(
+            f"{base.folder} has a tokenizer of {len(tokenizer):,} pieces for an embedding of "
+            f"{base.shape.vocab_size:,}; put the tokenizer there that it was trained with"
+        )
+
+
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Within it, transformers reports errors only, and shows no bars of its own."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # bitsandbytes, which peft imports where it is installed, warns of a 4-bit kernel.
+    bitsandbytes = logging.getLogger("bitsandbytes")
+    bitsandbytes_level = bitsandbytes.level
+    bitsandbytes.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        bitsandbytes.setLevel(bitsandbytes_level)
+        transformers_logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

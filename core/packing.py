@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .base import EncoderShape
 
@@ -81,11 +81,12 @@ def pack(rows: Sequence[Row], shape: EncoderShape, device: torch.device) -> Pack
     lengths = [len(row.token_ids) for row in packed]
     assert min(lengths) > 0, "an empty row"
     assert max(lengths) <= shape.max_tokens, "a row longer than the base takes"
+    assert all(len(row.type_ids or row.token_ids) == len(row.token_ids) for row in rows), (
+        "a type for each token"
+    )
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
-    # XLM-R counts positions from the padding id + 1, BERT from 0.
-    first = shape.pad_token_id + 1 if shape.model_type == "xlm-roberta" else 0
     by_length: dict[int, list[int]] = {}
     for start, length in zip(starts, lengths, strict=False):
         by_length.setdefault(length, []).append(start)
@@ -95,7 +96,7 @@ def pack(rows: Sequence[Row], shape: EncoderShape, device: torch.device) -> Pack
 
     return PackedBatch(
         token_ids=row_of([token for row in packed for token in row.token_ids]),
-        position_ids=row_of([first + at for length in lengths for at in range(length)]),
+        position_ids=row_of([at for row in packed for at in _positions(row, shape)]),
         type_ids=row_of(
             [kind for row in packed for kind in row.type_ids or (0,) * len(row.token_ids)]
         ),
@@ -107,6 +108,19 @@ def pack(rows: Sequence[Row], shape: EncoderShape, device: torch.device) -> Pack
             for length, begins in by_length.items()
         ),
     )
+
+
+def _positions(row: Row, shape: EncoderShape) -> Iterable[int]:
+    """BERT counts from 0; XLM-R from the padding id + 1, without `<pad>` that a text spells out."""
+    if shape.model_type != "xlm-roberta":
+        return range(len(row.token_ids))
+    padding = shape.pad_token_id
+    counted = accumulate((token != padding for token in row.token_ids), initial=padding)
+    next(counted)
+    return [
+        padding if token == padding else at
+        for token, at in zip(row.token_ids, counted, strict=True)
+    ]
 
 
 def _segments(slots: Sequence[int | None], starts: Sequence[int]) -> tuple[Segment, ...]:

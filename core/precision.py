@@ -27,7 +27,7 @@ def choose_device(device: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.empty(1, device=chosen).cpu()  # `meta` can be made, but holds nothing
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise PrecisionError(

@@ -15,16 +15,20 @@ registry_option = click.option(
     "--registry",
     "registry_folder",
     type=click.Path(path_type=Path),
-    envvar="ISOGLOSS_REGISTRY",
     help="Folder of the registry; default: $ISOGLOSS_REGISTRY, else the user's data folder.",
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1…"
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="ISOGLOSS_DEVICE",
+    help="auto, cpu, cuda, cuda:1…",
 )
 base_option = click.option(
     "--base",
     default="mini",
     show_default=True,
+    envvar="ISOGLOSS_BASE",
     help="mini (embedded), a folder, or a Hub name such as xlm-roberta-base.",
 )
 locale_option = click.option("--locale", required=True, help="A BCP 47 tag, such as gsw-CH.")

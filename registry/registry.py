@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..core.errors import InputError, RegistryError, RegistryNotFoundError, UnknownVersionError
 from ..core.locale import parse_locale
+from ..core.settings import Settings
 from .blobs import BlobStore, make_folder
 from .catalog import Catalog, utc_now
 from .records import Resolution, StoredFile, Version, manifest_digest
@@ -54,7 +55,9 @@ class Registry:
             RegistryNotFoundError: there is none and `create` is False, the folder can't be used,
                 or a newer release wrote it.
         """
-        folder = _default_folder() if folder is None else Path(folder).expanduser()
+        folder = (
+            Settings.from_environment().registry if folder is None else Path(folder).expanduser()
+        )
         database = folder / "registry.db"
         if folder.exists() and not folder.is_dir():
             raise RegistryNotFoundError(
@@ -305,15 +308,6 @@ class Registry:
         if version is None:
             raise UnknownVersionError(f"version {digest} has just been removed; try again")
         return version
-
-
-def _default_folder() -> Path:
-    named = os.environ.get("ISOGLOSS_REGISTRY")
-    if named:
-        return Path(named).expanduser()
-    import platformdirs
-
-    return platformdirs.user_data_path("isogloss", appauthor=False) / "registry"
 
 
 def _check_name(what: str, name: str) -> None:

@@ -99,7 +99,9 @@ def test_installed_wheel_imports_and_runs(wheel: Path, tmp_path: Path) -> None:
 
 def test_links_for_mypy_are_whole() -> None:
     links = ROOT / ".types" / "isogloss"
-    faces = {path.name for path in (ROOT / "isogloss").iterdir() if path.suffix in {".py", ".typed"}}
+    faces = {
+        path.name for path in (ROOT / "isogloss").iterdir() if path.suffix in {".py", ".typed"}
+    }
     assert {path.name for path in links.iterdir()} == faces | set(PACKAGES)
     for path in links.iterdir():
         assert path.is_symlink()

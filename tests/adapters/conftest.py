@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import textwrap
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from isogloss.core.base import locate_base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import torch
+
+# Each label has words of its own; the fillers are everybody's.
+WORDS = {
+    "delivery": ("parcel", "Bote", "посылка", "快递"),
+    "payment": ("invoice", "Karte", "оплата", "发票"),
+    "return": ("refund", "kaputt", "возврат", "退货"),
+}
+FILLERS = ("the", "my", "is", "please", "und", "bitte", "это", "мой", "请", "我的", "το", "μου")
+# The tokenizer's trainer takes for a piece only what occurs in several words.
+ENDINGS = ("", "s", "en", "ов", "的")
+SEPARATORS = (" ", " ", " ", ", ")
+
+
+def sentences(count: int, *, seed: int) -> list[tuple[str, str]]:
+    """Texts with their labels, in several scripts."""
+    generator = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = sorted(WORDS)[number % len(WORDS)]
+        words = [
+            generator.choice(WORDS[label]) + generator.choice(ENDINGS)
+            for _ in range(generator.randint(2, 4))
+        ]
+        words += [generator.choice(FILLERS) for _ in range(generator.randint(0, 3))]
+        generator.shuffle(words)
+        rows.append((generator.choice(SEPARATORS).join(words), label))
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def labelled(rows: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"text": text, "label": label} for text, label in rows]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def labelled_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl (96 rows), dev.jsonl (24) and test.jsonl (24)."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for number, (split, count) in enumerate({"train": 96, "dev": 24, "test": 24}.items()):
+        write_rows(folder / f"{split}.jsonl", labelled(sentences(count, seed=number)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for pre-training: three locales, one of them small."""
+    folder = tmp_path_factory.mktemp("plain")
+    for number, (locale, count) in enumerate({"de": 220, "ru": 220, "el": 40}.items()):
+        texts = [text for text, _ in sentences(count, seed=100 + number)]
+        # No two lines are equal, so that none is dropped as a repetition.
+        write_rows(
+            folder / locale / "train.jsonl",
+            ({"text": f"{text} {locale} {place}"} for place, text in enumerate(texts)),
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretraining_settings(plain_text: Path) -> dict[str, Any]:
+    """A tiny pre-training run of 40 steps or so."""
+    return {
+        "data": (str(plain_text),),
+        "vocab_size": 1000,
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 2,
+        "max_length": 48,
+        "tokens": 10_000,
+        "batch_tokens": 256,
+        "learning_rate": 3e-3,
+        "bag_weight": 1.0,
+        "tokenizer_characters": 20_000,
+        "checkpoint_steps": 10,
+        "precision": "fp32",
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(
+    pretraining_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An encoder of our own making, good enough to learn on; its run folder lies beside it."""
+    from isogloss.adapters.pretraining import PretrainingConfig, pretrain
+
+    out = tmp_path_factory.mktemp("encoder") / "tiny"
+    pretrain(PretrainingConfig(out=str(out), **pretraining_settings | {"tokens": 30_000}))
+    return out
+
+
+class RunKilled(Protocol):
+    """Runs a statement in a process of its own, and kills it (SIGKILL) after so many steps.
+
+    A step is one call of `Progress.advance`. The statement gets its settings as `settings`.
+    """
+
+    def __call__(self, statement: str, settings: dict[str, Any], *, after: int) -> None: ...
+
+
+@pytest.fixture
+def run_killed(tmp_path: Path) -> RunKilled:
+    def run(statement: str, settings: dict[str, Any], *, after: int) -> None:
+        file = tmp_path / "settings.json"
+        file.write_text(json.dumps(settings))
+        head = f"""
+            import itertools, json, os, signal
+            import torch
+            from isogloss.core.progress import Progress
+
+            torch.set_num_threads(1)
+            steps = itertools.count(1)
+            advance = Progress.advance
+
+            def advance_or_die(self, amount=1, *, note=""):
+                advance(self, amount, note=note)
+                if next(steps) == {after}:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Progress.advance = advance_or_die
+            with open({str(file)!r}) as file:
+                settings = json.load(file)
+        """
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"{textwrap.dedent(head)}\n{statement}"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == -9, done.stderr
+
+    return run
+
+
+class PeftLogits(Protocol):
+    """Logits `[texts, labels]` of an adapter folder in plain PEFT; the base defaults to ours."""
+
+    def __call__(self, folder: Path, texts: Sequence[str], *, base: str = "") -> torch.Tensor: ...
+
+
+class EngineLogits(Protocol):
+    """Logits `[texts, labels]` of an adapter folder in the engine that serves it."""
+
+    def __call__(self, folder: Path, texts: Sequence[str], *, base: str) -> torch.Tensor: ...
+
+
+@pytest.fixture
+def peft_logits(tiny_encoder: Path) -> PeftLogits:
+    def compute(folder: Path, texts: Sequence[str], *, base: str = "") -> torch.Tensor:
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        from isogloss.core.encoder import quiet_transformers
+
+        labels = json.loads((folder / "isogloss.json").read_text())["labels"]
+        with quiet_transformers(), warnings.catch_warnings():
+            # peft 0.21 reads an attribute that transformers 5.23 has renamed.
+            warnings.simplefilter("ignore", FutureWarning)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                base or tiny_encoder, num_labels=len(labels), dtype=torch.float32
+            )
+            adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+        tokenizer = AutoTokenizer.from_pretrained(base or tiny_encoder)
+        limit = locate_base(base or tiny_encoder).shape.max_tokens
+        logits = []
+        with torch.no_grad():
+            for text in texts:
+                row = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+                logits.append(adapted(**row).logits[0])
+        return torch.stack(logits)
+
+    return compute
+
+
+@pytest.fixture
+def engine_logits() -> EngineLogits:
+    def compute(folder: Path, texts: Sequence[str], *, base: str) -> torch.Tensor:
+        import torch
+
+        from isogloss.adapters.files import read_adapter_folder
+        from isogloss.adapters.loading import classify, load_adapter
+        from isogloss.core.encoder import load_encoder
+        from isogloss.core.engine import Engine
+
+        encoder = load_encoder(base, device="cpu")
+        engine = Engine(encoder, slots=1)
+        adapter = load_adapter(read_adapter_folder(folder, base=base).files, encoder)
+        engine.bank.put(0, adapter.updates)
+        rows = [replace(row, slot=0) for row, _ in encoder.tokenize(texts)]
+        return torch.stack(classify(engine, rows, {0: adapter.head}))
+
+    return compute

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from isogloss.core.errors import PrecisionError
+from isogloss.core.precision import autocast_dtype, choose_device, choose_dtype, has_native_bf16
+
+
+def test_auto_takes_cuda_where_there_is_one() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto").type == choose_device().type == expected
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "device", ["", "tpu", "cuda:99", "meta", "the cpu", "cpu:one"], ids=lambda name: name or "empty"
+)
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(PrecisionError, match="can't be used here") as caught:
+        choose_device(device)
+    message = str(caught.value)
+    assert repr(device) in message
+    assert "use auto or cpu" in message
+    assert "\n" not in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none() -> None:
+    with pytest.raises(PrecisionError, match="'cuda' can't be used here"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_data_types(precision: str, dtype: torch.dtype) -> None:
+    assert choose_dtype(precision) == dtype
+
+
+@pytest.mark.parametrize("precision", ["", "fp16", "BF16", "float32", "int4"])
+def test_an_unknown_precision(precision: str) -> None:
+    for choose in (choose_dtype, autocast_dtype):
+        with pytest.raises(PrecisionError, match="fp32, bf16") as caught:
+            choose(precision)
+        assert repr(precision) in str(caught.value)
+
+
+def test_autocast() -> None:
+    assert autocast_dtype("fp32") is None
+    assert autocast_dtype("bf16") == torch.bfloat16
+    assert autocast_dtype("auto") == (torch.bfloat16 if has_native_bf16() else None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="looks at the CPU")
+def test_native_bf16_is_what_the_cpu_says() -> None:
+    from pathlib import Path
+
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file():
+        pytest.skip("no /proc/cpuinfo")
+    assert has_native_bf16() == (" amx_tile " in flags.read_text().replace("\n", " ") + " ")
