@@ -38,6 +38,7 @@ CONFIG_KEYS = (
     "pad_token_id",
 )
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "*.model")
+CACHE_FORMAT = 1  # raise it when the fingerprint is computed in another way
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
@@ -210,12 +211,17 @@ def fingerprint(base: BaseFiles) -> Fingerprint:
     for cache in _cache_files(base):
         try:
             record = json.loads(cache.read_text())
-            if record["files"] == stamp:
+            if record["files"] == stamp and record["format"] == CACHE_FORMAT:
                 return Fingerprint(digest=record["digest"], dtype=record["dtype"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     result = _compute(base)
-    record = {"digest": result.digest, "dtype": result.dtype, "files": stamp}
+    record = {
+        "format": CACHE_FORMAT,
+        "digest": result.digest,
+        "dtype": result.dtype,
+        "files": stamp,
+    }
     for cache in _cache_files(base):
         if _write(cache, json.dumps(record, indent=1)):
             break

@@ -100,7 +100,7 @@ class Registry:
         task: str | None = None,
         alias: str = PRODUCTION,
         labels: Sequence[str] | None = None,
-        base: str | None = None,
+        base: str | Path | None = None,
         trust_base: bool = False,
     ) -> Version:
         """Check an adapter folder, store it, and point an alias to it.

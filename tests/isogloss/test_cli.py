@@ -31,7 +31,7 @@ def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]
         sys.exit(0)
     status = exit_.value.code
     assert isinstance(status, int)
-    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess("isogloss", status, out.getvalue(), err.getvalue())
 
 
 def run_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
