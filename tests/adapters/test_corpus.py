@@ -124,7 +124,7 @@ def test_weights_sum_to_one_and_follow_the_exponent() -> None:
 
 
 def test_every_locale_is_drawn_however_small_its_share() -> None:
-    batches = epoch(corpus_of({"de": [30] * 50, "gsw": [1], "nds": [1]}))
+    batches = epoch(corpus_of({"de": [30] * 50, "gsw": [1], "nds": [1]}), temperature=2.0)
     drawn = set(np.concatenate([batch.ravel() for batch in batches]).tolist())
     assert {FIRST_ID + 50, FIRST_ID + 51} <= drawn
 

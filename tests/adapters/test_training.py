@@ -404,10 +404,11 @@ def test_a_bert_without_its_pooler_is_refused(
 
 @pytest.mark.parametrize("rate", [1e12, 1e30])
 @pytest.mark.parametrize("epochs", [1, 4])
+@pytest.mark.parametrize("batch_size", [16, ROWS])  # of one step, only the dev rows show the end
 def test_a_loss_that_is_no_number_leaves_nothing(
-    rate: float, epochs: int, settings: dict[str, Any], tmp_path: Path
+    rate: float, epochs: int, batch_size: int, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    changes = {"learning_rate": rate, "epochs": epochs, "warmup": 0.0}
+    changes = {"learning_rate": rate, "epochs": epochs, "batch_size": batch_size, "warmup": 0.0}
     with pytest.raises(DivergedError, match="lower the learning rate") as caught:
         train(TrainingConfig(out=str(tmp_path / "out"), **settings | changes), show_progress=False)
     assert "\n" not in str(caught.value)
