@@ -55,16 +55,16 @@ class TrainingConfig:
     alpha: float | None = None
     """LoRA's alpha; None: twice the rank."""
     dropout: float = 0.1
-    """Dropout before each update and in the head."""
+    """Dropout in the head."""
     targets: tuple[str, ...] = ALL_LINEARS
     """Which linear modules of the base are changed, by the end of their names."""
     epochs: int = 30
     """The most passes over the training rows."""
-    patience: int = 6
+    patience: int = 8
     """Stop when the dev set's macro-F1 hasn't risen for so many epochs."""
     batch_size: int = 16
     """Rows a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW; warm-up and decay are linear."""
     weight_decay: float = 0.01
     """AdamW's decay."""
