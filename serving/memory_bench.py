@@ -28,6 +28,8 @@ from ..core.errors import InputError, IsoglossError
 from ..core.progress import Progress
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..core.base import BaseFiles
 
 # Of the memory that is free, the share that full copies may take.
@@ -219,6 +221,7 @@ def _hub(settings: dict[str, Any]) -> dict[str, Any]:
         engine.bank.put(number, adapter.updates)
         times.append(1000 * (time.perf_counter() - started))
         loaded.append(adapter)
+    _touch(engine.encoder.model)
     gc.collect()
     heads = sum(adapter.head.own_bytes for adapter in loaded)
     return {
@@ -252,6 +255,8 @@ def _copies(settings: dict[str, Any]) -> dict[str, Any]:
             ).to(device)
             for _ in range(settings["count"])
         ]
+    for model in models:
+        _touch(model)
     gc.collect()
     tensors = {p.data_ptr(): p.nbytes for model in models for p in model.parameters()}
     return {"bytes": sum(tensors.values()), "resident_set": _resident_set() - before}
@@ -302,6 +307,12 @@ def _random_adapter(base: BaseFiles, settings: dict[str, Any], *, seed: int) -> 
         WEIGHTS_FILE: save(tensors),
         SPEC_FILE: spec.to_json(),
     }
+
+
+def _touch(model: nn.Module) -> None:
+    """Read every weight, as traffic would: pages of a mapped file count once they are read."""
+    for parameter in model.parameters():
+        parameter.sum()
 
 
 def _resident_set() -> int:

@@ -1,23 +1,32 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pytest
 
-from isogloss.core.base import locate_base
+from isogloss.adapters.files import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, read_adapter_folder
+from isogloss.adapters.spec import AdapterSpec
+from isogloss.core.base import fingerprint, locate_base
+from isogloss.core.errors import IsoglossError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
+
+    from isogloss.adapters.files import CheckedFolder
+
+    from ..conftest import PeftAdapter, TinyBase
 
 # Each label has words of its own; the fillers are everybody's.
 WORDS = {
@@ -123,6 +132,47 @@ def tiny_encoder(
     return out
 
 
+@pytest.fixture(scope="session")
+def training_settings(tiny_encoder: Path, labelled_data: Path) -> dict[str, Any]:
+    """Settings of a run of six epochs of three steps each."""
+    return {
+        "base": str(tiny_encoder),
+        "locale": "gsw-CH",
+        "task": "intent",
+        "data": str(labelled_data),
+        "rank": 4,
+        "targets": ("query", "value", "dense"),
+        "epochs": 6,
+        "patience": 6,
+        "batch_size": 32,
+        "learning_rate": 1e-2,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+class WeightsOf(Protocol):
+    """The bytes of an adapter folder's weights file."""
+
+    def __call__(self, folder: Path) -> bytes: ...
+
+
+class SpecOf(Protocol):
+    """What an adapter folder's `isogloss.json` says."""
+
+    def __call__(self, folder: Path) -> AdapterSpec: ...
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> WeightsOf:
+    return lambda folder: (folder / WEIGHTS_FILE).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def spec_of() -> SpecOf:
+    return lambda folder: AdapterSpec.from_json((folder / SPEC_FILE).read_bytes())
+
+
 class RunKilled(Protocol):
     """Runs a statement in a process of its own, and kills it (SIGKILL) after so many steps.
 
@@ -213,7 +263,6 @@ def engine_logits() -> EngineLogits:
     def compute(folder: Path, texts: Sequence[str], *, base: str) -> torch.Tensor:
         import torch
 
-        from isogloss.adapters.files import read_adapter_folder
         from isogloss.adapters.loading import classify, load_adapter
         from isogloss.core.encoder import load_encoder
         from isogloss.core.engine import Engine
@@ -226,3 +275,109 @@ def engine_logits() -> EngineLogits:
         return torch.stack(classify(engine, rows, {0: adapter.head}))
 
     return compute
+
+
+# -- folders for test_files*.py, and what reads and changes them
+
+
+class Read(Protocol):
+    """Reads a plain folder for a locale and task."""
+
+    def __call__(self, folder: Path, **options: Any) -> CheckedFolder: ...
+
+
+class Refused(Protocol):
+    """The folder is refused with this very class, on one line that has all parts."""
+
+    def __call__(
+        self, error: type[IsoglossError], folder: Path, *parts: str, **options: Any
+    ) -> None: ...
+
+
+class ChangeConfig(Protocol):
+    """Sets entries of the `adapter_config.json` of a folder."""
+
+    def __call__(self, folder: Path, **changes: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: TinyBase) -> Path:
+    return tiny_base("xlm-roberta")
+
+
+@pytest.fixture(scope="module")
+def written(base: Path, peft_adapter: PeftAdapter) -> Path:
+    """A folder as PEFT writes it; tests change copies."""
+    return peft_adapter(base, rank=4, labels=3)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, written: Path) -> Path:
+    """A folder whose files are written over and over."""
+    return shutil.copytree(written, tmp_path_factory.mktemp("damaged") / "adapter")
+
+
+@pytest.fixture
+def plain(written: Path, tmp_path: Path) -> Path:
+    """A copy of a plain PEFT folder."""
+    return shutil.copytree(written, tmp_path / "adapter")
+
+
+@pytest.fixture
+def ours(plain: Path, base: Path) -> Path:
+    """The same with an `isogloss.json`."""
+    spec = AdapterSpec(
+        locale="gsw-CH",
+        task="intent",
+        rank=4,
+        targets=("query", "value"),
+        labels=("refund", "delivery", "other"),
+        base=str(base),
+        base_fingerprint=fingerprint(locate_base(base)).digest,
+        metrics={"accuracy": 0.75},
+    )
+    (plain / SPEC_FILE).write_bytes(spec.to_json())
+    return plain
+
+
+@pytest.fixture
+def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a pickle is a failure whatever else a test looks at."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        pytest.fail("a pickle was read")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+
+
+@pytest.fixture(scope="session")
+def read() -> Read:
+    def read_plain(folder: Path, **options: Any) -> CheckedFolder:
+        return read_adapter_folder(folder, **({"locale": "gsw-CH", "task": "intent"} | options))
+
+    return read_plain
+
+
+@pytest.fixture(scope="session")
+def refused(read: Read) -> Refused:
+    def check(error: type[IsoglossError], folder: Path, *parts: str, **options: Any) -> None:
+        with pytest.raises(IsoglossError) as caught:
+            read(folder, **options)
+        assert type(caught.value) is error, repr(caught.value)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert len(message) < 600
+        for part in parts:
+            assert part in message
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def change_config() -> ChangeConfig:
+    def change(folder: Path, **changes: Any) -> None:
+        path = folder / CONFIG_FILE
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
