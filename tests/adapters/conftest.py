@@ -144,7 +144,7 @@ def training_settings(tiny_encoder: Path, labelled_data: Path) -> dict[str, Any]
         "targets": ("query", "value", "dense"),
         "epochs": 6,
         "patience": 6,
-        "batch_size": 32,
+        "batch_size": 32,  # a third of the rows
         "learning_rate": 1e-2,
         "device": "cpu",
         "precision": "fp32",

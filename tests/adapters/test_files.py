@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from ..conftest import PeftAdapter, TinyBase
     from .conftest import ChangeConfig, Read, Refused
 
-
 pytestmark = pytest.mark.usefixtures("no_pickle")
 RANK = 4
 TASK_TYPE = "sequence-classification"

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isogloss.adapters.files import (
-    SPEC_FILE,
-)
+from isogloss.adapters.files import SPEC_FILE
 from isogloss.adapters.spec import AdapterSpec
 from isogloss.core.errors import (
     BaseMismatchError,
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     from ..conftest import TinyBase
     from .conftest import ChangeConfig, Read, Refused
-
 
 pytestmark = pytest.mark.usefixtures("no_pickle")
 

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isogloss.adapters.files import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-)
+from isogloss.adapters.files import CONFIG_FILE, WEIGHTS_FILE
 from isogloss.core.errors import (
     AdapterConfigError,
     IsoglossError,
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .conftest import ChangeConfig, Read, Refused
-
 
 pytestmark = pytest.mark.usefixtures("no_pickle")
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from isogloss.adapters.files import (
-    WEIGHTS_FILE,
-)
+from isogloss.adapters.files import WEIGHTS_FILE
 from isogloss.core.errors import (
     LabelCountError,
     NonFiniteWeightsError,
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .conftest import ChangeConfig, Read, Refused
-
 
 pytestmark = pytest.mark.usefixtures("no_pickle")
 WIDTH, LABELS, RANK = 16, 3, 4

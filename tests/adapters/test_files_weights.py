@@ -9,22 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
-from isogloss.adapters.files import (
-    WEIGHTS_FILE,
-)
+from isogloss.adapters.files import WEIGHTS_FILE
 from isogloss.adapters.weights import read_header
-from isogloss.core.errors import (
-    AdapterError,
-    MalformedWeightsError,
-    NonFiniteWeightsError,
-)
+from isogloss.core.errors import AdapterError, MalformedWeightsError, NonFiniteWeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from .conftest import Read, Refused
-
 
 pytestmark = pytest.mark.usefixtures("no_pickle")
 RANK = 4

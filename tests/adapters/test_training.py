@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ..conftest import TinyBase
     from .conftest import EngineLogits, PeftLogits, SpecOf, WeightsOf
 
-
 ROWS = 96
 
 

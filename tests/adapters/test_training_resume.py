@@ -11,11 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from isogloss.adapters.training import TrainingConfig, train
-from isogloss.core.errors import (
-    CheckpointError,
-    DivergedError,
-    OutputFolderError,
-)
+from isogloss.core.errors import CheckpointError, DivergedError, OutputFolderError
 from isogloss.core.precision import has_native_bf16
 
 if TYPE_CHECKING:
@@ -23,7 +19,6 @@ if TYPE_CHECKING:
 
     from ..conftest import TinyBase
     from .conftest import RunKilled, SpecOf, WeightsOf
-
 
 TRAIN = """
 from isogloss.adapters.training import TrainingConfig, train

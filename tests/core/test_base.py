@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..conftest import TinyBase
     from .conftest import ChangeConfig
 
-
 pytestmark = pytest.mark.usefixtures("user_cache")
 MODEL_TYPES = ("xlm-roberta", "bert")
 
