@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -51,63 +52,65 @@ class Encoder:
     dtype: torch.dtype
     """In which precision it computes."""
 
+    # Cutting a text switches the one tokenizer's truncation on and off again.
+    _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
     def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> list[tuple[Row, bool]]:
         """Rows without a slot, each with whether the text was cut to the longest that fits.
+
+        Singles and pairs may be mixed; threads may call at once.
 
         Raises:
             InputError: an empty text, or something that is no text.
         """
-        if not texts:
-            return []
-        firsts, seconds = _split_pairs(texts)
+        parts = [_parts(number, text) for number, text in enumerate(texts)]
+        rows: dict[int, tuple[Row, bool]] = {}
+        for count in (1, 2):  # a tokenizer takes singles or pairs, not both in one call
+            places = [place for place, part in enumerate(parts) if len(part) == count]
+            if places:
+                with self._tokenizing:
+                    found = self._tokenize([parts[place] for place in places])
+                rows.update(zip(places, found, strict=True))
+        return [rows[place] for place in range(len(parts))]
+
+    def _tokenize(self, parts: Sequence[tuple[str, ...]]) -> list[tuple[Row, bool]]:
+        """Rows of singles only, or of pairs only."""
         kwargs: dict[str, Any] = {"add_special_tokens": True, "return_token_type_ids": True}
-        limit = self.shape.max_tokens
-        full = self.tokenizer(firsts, seconds, truncation=False, verbose=False, **kwargs)
+        columns = [list(column) for column in zip(*parts, strict=True)]
+        full = self.tokenizer(*columns, truncation=False, verbose=False, **kwargs)
         rows = []
-        for index, ids in enumerate(full["input_ids"]):
-            truncated = len(ids) > limit
-            types = full["token_type_ids"][index]
+        for part, whole_ids, whole_types in zip(
+            parts, full["input_ids"], full["token_type_ids"], strict=True
+        ):
+            ids, types = whole_ids, whole_types
+            truncated = len(ids) > self.shape.max_tokens
             if truncated:
                 cut = self.tokenizer(
-                    firsts[index],
-                    seconds[index] if seconds else None,
-                    truncation=True,
-                    max_length=limit,
-                    **kwargs,
+                    *part, truncation=True, max_length=self.shape.max_tokens, **kwargs
                 )
-                ids, types = cut["input_ids"], cut["token_type_ids"]  # noqa: PLW2901
-            rows.append(
-                (
-                    Row(
-                        token_ids=tuple(ids),
-                        type_ids=tuple(types) if self.shape.model_type == "bert" else None,
-                    ),
-                    truncated,
-                )
+                ids, types = cut["input_ids"], cut["token_type_ids"]
+            row = Row(
+                token_ids=tuple(ids),
+                type_ids=tuple(types) if self.shape.model_type == "bert" else None,
             )
+            rows.append((row, truncated))
         return rows
 
 
-def _split_pairs(texts: Sequence[str | tuple[str, str]]) -> tuple[list[str], list[str] | None]:
-    firsts: list[str] = []
-    seconds: list[str] = []
-    for number, text in enumerate(texts):
-        parts = (text,) if isinstance(text, str) else text
-        if (
-            not isinstance(parts, tuple | list)
-            or len(parts) not in {1, 2}
-            or not all(isinstance(part, str) for part in parts)
-        ):
-            raise InputError(f"text {number} is {text!r:.80}; expected a str or a pair of them")
-        if not any(part.strip() for part in parts):
-            raise InputError(f"text {number} is empty")
-        if not all(_is_unicode(part) for part in parts):
-            raise InputError(f"text {number} is {text!r:.80}, which has lone surrogates")
-        firsts.append(parts[0])
-        seconds.extend(parts[1:])
-    if seconds and len(seconds) != len(firsts):
-        raise InputError("single texts and pairs can't be mixed in one call")
-    return firsts, seconds or None
+def _parts(number: int, text: str | tuple[str, str]) -> tuple[str, ...]:
+    """A text as a tuple of one or two."""
+    parts = (text,) if isinstance(text, str) else text
+    if (
+        not isinstance(parts, tuple | list)
+        or len(parts) not in {1, 2}
+        or not all(isinstance(part, str) for part in parts)
+    ):
+        raise InputError(f"text {number} is {text!r:.80}; expected a str or a pair of them")
+    if not any(part.strip() for part in parts):
+        raise InputError(f"text {number} is empty")
+    if not all(_is_unicode(part) for part in parts):
+        raise InputError(f"text {number} is {text!r:.80}, which has lone surrogates")
+    return tuple(parts)
 
 
 def _is_unicode(text: str) -> bool:

@@ -174,7 +174,7 @@ class Hub:
         }
         resolutions = [chosen[task, locale, _single(adapter)] for task, locale, adapter in requests]
         tokenized = self.engine.encoder.tokenize(
-            [" ".join(text) if isinstance(text, list) else text for text in texts]
+            [_joined(number, text) for number, text in enumerate(texts)]
         )
         predictions = [_no_answer(resolution) for resolution in resolutions]
         answered = [
@@ -182,7 +182,9 @@ class Hub:
             for place, ((row, _), resolution) in enumerate(zip(tokenized, resolutions, strict=True))
             if resolution.version is not None
         ]
-        for batch in self._batches(answered):
+        with self._lock:
+            batches = self._batches(answered)
+        for batch in batches:
             for (place, _, resolution), (resident, logits) in zip(
                 batch, self._run(batch), strict=True
             ):
@@ -239,11 +241,12 @@ class Hub:
     ) -> Resolution:
         """The version that answers a request, and why."""
         if adapter is not None:
+            parse_locale(locale)  # a slip of the pen is one here too
             version = self.registry.version(adapter)
             if version.task != task:
                 raise InputError(f"{version.name} does {version.task!r}, not {task!r}")
             return Resolution(
-                requested=str(parse_locale(locale)),
+                requested=locale,
                 locale=version.locale,
                 version=version,
                 stage="exact",
@@ -262,7 +265,7 @@ class Hub:
     def _batches(
         self, answered: list[tuple[int, Row, Resolution]]
     ) -> list[list[tuple[int, Row, Resolution]]]:
-        """Cut into batches of at most ROWS_A_BATCH rows and as many adapters as there are slots.
+        """Cut into batches of at most ROWS_A_BATCH rows and as many adapters as find a slot.
 
         Rows of one adapter stay together, so that each is brought in once.
         """
@@ -272,7 +275,7 @@ class Hub:
         for item in ordered:
             adapters.add(_digest(item[2]))
             full = batches and len(batches[-1]) >= ROWS_A_BATCH
-            if not batches or full or len(adapters) > self.engine.bank.slots:
+            if not batches or full or not self._residency.has_room_for(adapters):
                 batches.append([])
                 adapters = {_digest(item[2])}
             batches[-1].append(item)
@@ -296,6 +299,15 @@ class Hub:
             (residents[_digest(resolution)], row)
             for (_, _, resolution), row in zip(batch, logits, strict=True)
         ]
+
+
+def _joined(number: int, text: Text) -> str | tuple[str, str]:
+    """A list of words as one text; anything else as it is."""
+    if not isinstance(text, list):
+        return text
+    if not all(isinstance(word, str) for word in text):
+        raise InputError(f"text {number} is {text!r:.80}; a list must hold words")
+    return " ".join(text)
 
 
 def _digest(resolution: Resolution) -> str:

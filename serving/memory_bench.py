@@ -21,8 +21,9 @@ import psutil
 
 from ..adapters.files import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE
 from ..adapters.heads import head_tensors
-from ..adapters.lora import LoraLayout
+from ..adapters.lora import MAX_RANK, LoraLayout
 from ..adapters.spec import AdapterSpec
+from ..adapters.training import ALL_LINEARS
 from ..core.base import EMBEDDED_FOLDER, fingerprint, locate_base
 from ..core.errors import InputError, IsoglossError
 from ..core.progress import Progress
@@ -66,7 +67,7 @@ class MemoryBench:
     """The most full copies to load; larger numbers are computed."""
     rank: int = 8
     """Rank of the LoRA adapters."""
-    targets: tuple[str, ...] = ("query", "value")
+    targets: tuple[str, ...] = ALL_LINEARS
     """Modules that they change."""
     labels: int = 7
     """Outputs of each head."""
@@ -77,6 +78,8 @@ class MemoryBench:
         """Raise InputError for settings that make no sense."""
         if not self.adapters or min(self.adapters) < 1:
             raise InputError(f"adapters is {self.adapters}; give numbers of at least 1")
+        if not 1 <= self.rank <= MAX_RANK:
+            raise InputError(f"rank is {self.rank}; it must lie in 1..{MAX_RANK}")
         if self.copies < 1 or self.labels < 2:
             raise InputError(
                 f"copies is {self.copies} and labels {self.labels}; they must be at least 1 and 2"
@@ -92,7 +95,7 @@ class MemoryRow:
     adapters: int
     """How many are resident."""
     measured_bytes: int
-    """Tensors of base, slots and heads, as allocated."""
+    """All tensors that are alive in the process."""
     predicted_bytes: int
     """The base's bytes, and an adapter's as many times."""
     resident_set_bytes: int
@@ -223,11 +226,10 @@ def _hub(settings: dict[str, Any]) -> dict[str, Any]:
         loaded.append(adapter)
     _touch(engine.encoder.model)
     gc.collect()
-    heads = sum(adapter.head.own_bytes for adapter in loaded)
     return {
         "base_bytes": engine.parameter_bytes(),
         "adapter_bytes": loaded[0].bytes,
-        "bytes": engine.parameter_bytes() + engine.bank.bytes() + heads,
+        "bytes": _live_tensor_bytes(),
         "resident_set": _resident_set() - before,
         "load_ms": float(np.median(times)),
         "dtype": str(engine.encoder.dtype).removeprefix("torch."),
@@ -258,8 +260,7 @@ def _copies(settings: dict[str, Any]) -> dict[str, Any]:
     for model in models:
         _touch(model)
     gc.collect()
-    tensors = {p.data_ptr(): p.nbytes for model in models for p in model.parameters()}
-    return {"bytes": sum(tensors.values()), "resident_set": _resident_set() - before}
+    return {"bytes": _live_tensor_bytes(), "resident_set": _resident_set() - before}
 
 
 def _random_base(settings: dict[str, Any]) -> dict[str, Any]:
@@ -307,6 +308,18 @@ def _random_adapter(base: BaseFiles, settings: dict[str, Any], *, seed: int) -> 
         WEIGHTS_FILE: save(tensors),
         SPEC_FILE: spec.to_json(),
     }
+
+
+def _live_tensor_bytes() -> int:
+    """Bytes of all tensors that are alive in this process, whoever holds them."""
+    import torch
+
+    storages = {}
+    for found in gc.get_objects():
+        if type(found) in {torch.Tensor, torch.nn.Parameter}:
+            storage = found.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
 
 
 def _touch(model: nn.Module) -> None:

@@ -70,6 +70,10 @@ class Residency:
                 self._residents[digest] = Resident(version=version, slot=slot, adapter=adapter)
         return {digest: self._residents[digest] for digest in needed}
 
+    def has_room_for(self, digests: set[str]) -> bool:
+        """Whether all of these fit at once beside what others have pinned."""
+        return len(self._pinned | digests) <= self._engine.bank.slots
+
     def pin(self, version: Version) -> None:
         """Bring a version in and keep it until it is unloaded."""
         self.bring_in([version])
@@ -96,7 +100,7 @@ class Residency:
             if oldest is None:
                 raise InputError(
                     f"all {self._engine.bank.slots} slots are pinned or in use by this batch; "
-                    "open the hub with more slots, or unpin some"
+                    "open the hub with more slots, or unload some"
                 )
             self.unload(oldest)
         return self._free.pop()

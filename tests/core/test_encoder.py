@@ -277,10 +277,12 @@ def test_half_a_pair_may_be_empty(encoders: Callable[[str], Encoder]) -> None:
     assert first.token_ids != second.token_ids
 
 
-def test_pairs_and_singles_do_not_mix(encoders: Callable[[str], Encoder]) -> None:
-    for texts in (["fox", ("fox", "dog")], [("fox", "dog"), "fox"], [("fox", "dog"), ("fox",)]):
-        with pytest.raises(InputError, match="can't be mixed"):
-            encoders("bert").tokenize(texts)  # type: ignore[arg-type]
+def test_pairs_and_singles_mix(encoders: Callable[[str], Encoder]) -> None:
+    for model_type in ("xlm-roberta", "bert"):
+        encoder = encoders(model_type)
+        single, pair = encoder.tokenize(["fox"]), encoder.tokenize([("fox", "dog")])
+        assert encoder.tokenize(["fox", ("fox", "dog"), ("fox",)]) == [*single, *pair, *single]
+        assert encoder.tokenize([("fox", "dog"), "fox"]) == [*pair, *single]
 
 
 @pytest.mark.parametrize(
