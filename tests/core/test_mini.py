@@ -68,4 +68,4 @@ def test_no_text_is_unknown(text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_FOLDER)
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.unk_token_id not in ids
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+    assert str(tokenizer.decode(ids, skip_special_tokens=True)).strip() == text
