@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def write_card(spec: AdapterSpec) -> str:
     """A card in the Hub's form: YAML front matter, then what a reader wants to know."""
-    language = spec.locale.split("-", maxsplit=1)[0]
     # Quoted in the front matter: to YAML a bare `no`, Norwegian, is false.
-    settings = "\n".join(f"- {key}: {value}" for key, value in spec.training.items())
+    language = spec.locale.split("-", maxsplit=1)[0]
+    settings = "\n".join(f"- {key}: {_readable(value)}" for key, value in spec.training.items())
     metrics = "\n".join(f"| {name} | {value:.3f} |" for name, value in spec.metrics.items())
     return f"""---
 base_model: {json.dumps(spec.base)}
@@ -41,5 +41,12 @@ Training data: sha256 `{spec.data_digest}`. Settings:
 
 {settings}
 
-Made {spec.created_at}. Loads with `isogloss publish` or `peft.PeftModel.from_pretrained`.
+Made {spec.created_at}. Publish it with `isogloss publish`, or load it with
+`peft.PeftModel.from_pretrained`.
 """
+
+
+def _readable(value: object) -> str:
+    if value is None:
+        return "default"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

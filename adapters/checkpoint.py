@@ -6,14 +6,18 @@ are kept, since the base is frozen and may weigh a gigabyte.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from ..core.errors import CheckpointError, OutputFolderError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import torch
@@ -24,6 +28,14 @@ SETTINGS_FILE = "settings.json"
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "trainable.safetensors"
 BEST_FILE = "best.safetensors"
+# All that lies in a run's folder, whether of training or of pre-training.
+RUN_NAMES = frozenset(
+    {
+        *("settings.json", "checkpoint", "fresh", "old"),
+        *("pretraining.json", "data.sha256", "tokenizer", "tokenizer.partial", "log.jsonl"),
+        *("checkpoint.new", "checkpoint.old"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +91,7 @@ class Checkpoint:
                     "settings and data, or remove it"
                 )
         else:
-            if folder.exists():
-                raise OutputFolderError(
-                    f"{folder} holds an unfinished run; resume it (--resume) or remove it"
-                )
-            try:
-                folder.mkdir(parents=True)
-            except OSError as error:
-                raise OutputFolderError(f"can't write to {folder}: {error.strerror}") from None
-            recorded.write_text(json.dumps(wanted, indent=1))
+            begin_run(folder, SETTINGS_FILE, json.dumps(wanted, indent=1))
         return cls(folder)
 
     def attach(self, accelerator: Accelerator) -> None:
@@ -146,6 +150,71 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the folder of a run that is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def begin_run(folder: Path, record: str, settings: str, **others: str) -> None:
+    """Make the folder of a new run, files and all, at once: a kill can't leave a half of it.
+
+    Args:
+        folder: the folder of the run; one without a record, as a kill leaves it, is replaced.
+        record: name of the file that tells which run it is.
+        settings: its text.
+        others: more files, text by name.
+
+    Raises:
+        OutputFolderError: there is an unfinished run, or the folder can't be written.
+    """
+    if (folder / record).exists():
+        raise OutputFolderError(
+            f"{folder} holds an unfinished run; resume it (--resume) or remove it"
+        )
+    fresh = folder.with_name(f"{folder.name}.new")
+    try:
+        foreign = sorted({path.name for path in folder.iterdir()} - RUN_NAMES)
+    except FileNotFoundError:
+        foreign = []
+    except OSError as error:
+        raise _not_written(folder, error) from None
+    if foreign:
+        raise OutputFolderError(
+            f"{folder} holds {foreign[0]}, which is no run's; choose another folder or remove it"
+        )
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, text in ({record: settings} | others).items():
+            (fresh / name).write_text(text)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise _not_written(folder, error) from None
+
+
+def _not_written(folder: Path, error: OSError) -> OutputFolderError:
+    return OutputFolderError(f"can't write to {folder}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A folder to write into; it becomes `out` at the end, or goes away on an error.
+
+    Raises:
+        OutputFolderError: it can't be written; the run is still there.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        partial.rename(out)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for these
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise OutputFolderError(
+            f"can't write {out} ({reason}); set that right, then go on with --resume"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

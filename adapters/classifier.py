@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.errors import DivergedError, UnsupportedBaseError
+from ..core.errors import DivergedError
 from ..core.progress import Progress
 from .accelerator import make_accelerator
 from .evaluation import classification_metrics
@@ -188,13 +188,21 @@ class ClassifierTrainer:
 def _load(base: BaseFiles, labels: Sequence[str], config: TrainingConfig) -> tuple[Any, Any]:
     """The base's tokenizer, and its classifier with LoRA around it."""
     import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from ..core.encoder import quiet_transformers
+    from ..core.encoder import (
+        check_complete,
+        check_tokenizer,
+        load_tokenizer,
+        loading_errors,
+        quiet_transformers,
+    )
 
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
+    with quiet_transformers():  # peft imports bitsandbytes, which warns
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers(), loading_errors(base):
+        tokenizer = load_tokenizer(base)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
             num_labels=len(labels),
@@ -204,12 +212,15 @@ def _load(base: BaseFiles, labels: Sequence[str], config: TrainingConfig) -> tup
             classifier_dropout=config.dropout,
             output_loading_info=True,
         )
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("classifier."))
-    if missing:
-        raise UnsupportedBaseError(
-            f"{base.name} lacks {len(missing)} tensors, {missing[0]} first, which would be drawn "
-            "at random; save it again with AutoModel"
-        )
+    check_tokenizer(base, tokenizer)
+    check_complete(
+        base,
+        [
+            key.removeprefix(f"{base.shape.prefix}.")
+            for key in report["missing_keys"]
+            if not key.startswith("classifier.")  # the head is new
+        ],
+    )
     peft_config = LoraConfig(
         task_type="SEQ_CLS",
         r=config.rank,

@@ -52,7 +52,12 @@ def classification_metrics(gold: Sequence[str], predicted: Sequence[str]) -> dic
 
 
 def evaluate(
-    folder: Path, data: Path, *, base: str | None = None, device: str = "auto"
+    folder: Path,
+    data: Path,
+    *,
+    base: str | None = None,
+    labels: Sequence[str] | None = None,
+    device: str = "auto",
 ) -> Evaluation:
     """Evaluate an adapter folder on a file of labelled rows, through the serving engine.
 
@@ -60,16 +65,19 @@ def evaluate(
         folder: the adapter folder.
         data: JSON lines with `text` and `label`.
         base: name or folder of the base; else the one recorded in the folder.
+        labels: labels in the order of the outputs, for a plain PEFT folder.
         device: where to compute.
 
     Raises:
         AdapterError: a folder that fails a check.
         DataError: data that can't be used, or has labels unseen in training.
     """
-    checked = read_adapter_folder(folder, base=base)
+    # The figures don't depend on locale and task, which a plain PEFT folder doesn't know.
+    checked = read_adapter_folder(folder, base=base, labels=labels, locale="und", task="evaluation")
     examples = read_examples(data)
     check_labels(examples, checked.spec.labels, data)
-    encoder = load_encoder(base or checked.spec.base, device=device)
+    assert checked.base is not None, "without trust_base the base was found"
+    encoder = load_encoder(checked.base.folder, device=device)
     engine = Engine(encoder, slots=1)
     adapter = load_adapter(checked.files, encoder)
     engine.bank.put(0, adapter.updates)

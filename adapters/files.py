@@ -29,6 +29,7 @@ from ..core.errors import (
     UnsupportedAdapterError,
 )
 from ..core.locale import parse_locale
+from .card import write_card
 from .heads import head_name, head_outputs, head_tensors
 from .lora import LoraLayout, check_kind
 from .spec import MAX_LABELS, AdapterSpec
@@ -51,6 +52,7 @@ SIZE_LIMITS = {
     CARD_FILE: 1 << 20,
 }
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+BASE_KEY = "base_model_name_or_path"
 TASK_TYPES = {"SEQ_CLS": "sequence-classification"}
 
 
@@ -64,6 +66,8 @@ class CheckedFolder:
     """Exactly what to store, `isogloss.json` included."""
     left_out: tuple[str, ...]
     """Names of files in the folder that are not taken."""
+    base: BaseFiles | None
+    """The base that it was checked against; None: nobody could look at it."""
 
 
 def read_adapter_folder(
@@ -83,6 +87,7 @@ def read_adapter_folder(
             replaces the one recorded there.
         task: the task's name, likewise.
         labels: labels in the order of the outputs, for a plain PEFT folder; else `LABEL_0`…
+            Those of a folder with `isogloss.json` are recorded there, and can only be repeated.
         base: name or folder of the base; else the one recorded in the folder.
         trust_base: accept an adapter whose base can't be found.
 
@@ -102,6 +107,11 @@ def read_adapter_folder(
     if recorded is None:
         spec = _describe(config, locale=locale, task=task, labels=labels, outputs=outputs)
     else:
+        if labels is not None and tuple(labels) != recorded.labels:
+            raise LabelCountError(
+                f"labels {str(list(labels))[:80]} were given, and {SPEC_FILE} records "
+                f"{str(list(recorded.labels))[:80]}; leave labels= (--labels) out"
+            )
         spec = replace(
             recorded,
             locale=str(parse_locale(locale)) if locale is not None else recorded.locale,
@@ -122,13 +132,42 @@ def read_adapter_folder(
     except (TypeError, ValueError) as error:
         raise AdapterConfigError(f"labels and task must be Unicode text: {error}") from None
     AdapterSpec.from_json(content)
-    return CheckedFolder(spec=spec, files=files | {SPEC_FILE: content}, left_out=left_out)
+    files |= {SPEC_FILE: content} | _put_right(files, config, spec, recorded)
+    return CheckedFolder(spec=spec, files=files, left_out=left_out, base=found)
+
+
+def _put_right(
+    files: Mapping[str, bytes],
+    config: Mapping[str, Any],
+    spec: AdapterSpec,
+    recorded: AdapterSpec | None,
+) -> dict[str, bytes]:
+    """Config and card anew, where they would keep a machine path or what no longer holds."""
+    anew = {}
+    named = str(config.get(BASE_KEY) or "")
+    if named != spec.base:
+        try:
+            anew[CONFIG_FILE] = json.dumps({**config, BASE_KEY: spec.base}, indent=2).encode()
+        except RecursionError as error:
+            raise AdapterConfigError(f"{CONFIG_FILE} is nested too deeply: {error}") from None
+    given_anew = recorded is not None and (
+        (spec.locale, spec.task) != (recorded.locale, recorded.task)
+    )
+    card = files.get(CARD_FILE, b"").decode(errors="replace")
+    if card and (given_anew or (_base_name(named) != named and named in card)):
+        anew[CARD_FILE] = write_card(spec).encode()
+    return anew
 
 
 def _read_files(folder: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    if not folder.is_dir():
-        raise AdapterFolderError(f"no adapter folder at {folder}")
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        if not folder.is_dir():
+            raise AdapterFolderError(f"no adapter folder at {folder}")
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise AdapterFolderError(
+            f"{folder} can't be read ({error.strerror}); check the path and the permissions"
+        ) from None
     if WEIGHTS_FILE not in names:
         pickled = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
         if pickled:
@@ -185,7 +224,7 @@ def _find_base(
     *,
     trust_base: bool,
 ) -> BaseFiles | None:
-    name = given or (recorded.base if recorded else config.get("base_model_name_or_path"))
+    name = given or (recorded.base if recorded else config.get(BASE_KEY))
     if not name:
         if trust_base:
             return None
@@ -221,10 +260,14 @@ def _describe(
         )
     if (outputs or 0) > MAX_LABELS:
         raise LabelCountError(f"the head has {outputs:,} outputs; {MAX_LABELS:,} is the limit")
+    if "" in (labels or ()):
+        raise InputError(
+            f"labels {str(list(labels or ()))[:80]} have an empty one; name every output"
+        )
     names = (
         tuple(labels) if labels is not None else tuple(f"LABEL_{i}" for i in range(outputs or 0))
     )
-    named = config.get("base_model_name_or_path")
+    named = config.get(BASE_KEY)
     return AdapterSpec(
         locale=str(parse_locale(locale)),
         task=task,

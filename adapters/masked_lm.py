@@ -8,6 +8,7 @@ whole sequence holds. Masked LM leaves `<s>` without a meaning, and classificati
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from typing import TYPE_CHECKING
@@ -89,7 +90,14 @@ class MaskedLMTrainer:
         old = self.checkpoint.with_suffix(".old")
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.save_state(str(fresh))
+        # At each save it warns that the tied output layer is left out.
+        logger = logging.getLogger("accelerate.utils.other")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            self.accelerator.save_state(str(fresh))
+        finally:
+            logger.setLevel(level)
         (fresh / PROGRESS_FILE).write_text(json.dumps({"step": self.step, "tokens": self.tokens}))
         if self.checkpoint.exists():
             self.checkpoint.rename(old)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import CheckpointError, InputError, OutputFolderError
+from ..core.errors import CheckpointError, InputError, IsoglossError, OutputFolderError
+from ..core.precision import PRECISIONS
 from ..core.progress import Progress
+from .checkpoint import begin_run, written_whole
 from .corpus import read_corpora, sample_texts
-from .masked_lm import MaskedLMTrainer
+from .masked_lm import LOG_FILE, MaskedLMTrainer
 from .tokenizing import SPECIAL_TOKENS, train_tokenizer
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 STATE_FILE = "pretraining.json"
 DIGEST_FILE = "data.sha256"
+TOKENIZER = "tokenizer"
+CHECKPOINTS = ("checkpoint", "checkpoint.old")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +104,8 @@ class PretrainingConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}; it must lie in 0..{2**32 - 1}")
-        if self.precision not in {"auto", "fp32", "bf16"}:
-            raise InputError(f"precision is {self.precision!r}; use auto, fp32 or bf16")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}; use {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +141,7 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
     Raises:
         InputError: settings that make no sense.
         DataError: data that can't be read.
-        OutputFolderError: the output folder exists, or an unfinished run's files do.
+        OutputFolderError: the output folder, or an unfinished run's, exists or can't be written.
         CheckpointError: nothing to resume, or a run with other settings or data.
         DivergedError: the loss is no longer finite.
     """
@@ -144,36 +149,58 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
     started = time.monotonic()
     out = Path(config.out)
     run = out.with_name(out.name + ".run")
-    if out.exists():
+    if os.path.lexists(out):  # a link that leads nowhere is in the way, too
         raise OutputFolderError(f"{out} exists; choose another folder or remove it")
     corpora = read_corpora([Path(folder) for folder in config.data])
     _claim_run_folder(run, config, corpora, resume=resume)
-
-    from accelerate.utils import set_seed
-
-    from ..core.encoder import quiet_transformers
-
-    tokenizer = _tokenizer(run, corpora, config)
-    set_seed(config.seed)
-    model = _model(tokenizer, config)
-    trainer = MaskedLMTrainer(model, tokenizer, config, run)
-    trainer.load_checkpoint()
-    loss = trainer.train(corpora)
-
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet_transformers():
-        model.half().save_pretrained(partial)  # type: ignore[no-untyped-call]
-        tokenizer.save_pretrained(partial)
-    partial.rename(out)
+    try:
+        trainer, loss = _train(run, corpora, config)
+    except IsoglossError:
+        _discard(run, unless=CHECKPOINTS)  # resumed, it would end in the same way
+        raise
+    except BaseException:
+        _discard(run, unless=(*CHECKPOINTS, TOKENIZER))
+        raise
+    with written_whole(out) as partial:
+        _write_folder(trainer, partial)
+    shutil.rmtree(run, ignore_errors=True)
     return PretrainingResult(
         folder=str(out),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         tokens=trainer.tokens,
         steps=trainer.step,
         loss=loss,
         seconds=time.monotonic() - started,
     )
+
+
+def _train(
+    run: Path, corpora: dict[str, list[str]], config: PretrainingConfig
+) -> tuple[MaskedLMTrainer, float | None]:
+    from accelerate.utils import set_seed
+
+    tokenizer = _tokenizer(run, corpora, config)
+    set_seed(config.seed)
+    trainer = MaskedLMTrainer(_model(tokenizer, config), tokenizer, config, run)
+    trainer.load_checkpoint()
+    return trainer, trainer.train(corpora)
+
+
+def _write_folder(trainer: MaskedLMTrainer, folder: Path) -> None:
+    from ..core.encoder import quiet_transformers
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with quiet_transformers():
+        model.half().save_pretrained(folder)
+        trainer.tokenizer.save_pretrained(folder)
+    if trainer.log.exists():
+        shutil.copy(trainer.log, folder / LOG_FILE)
+
+
+def _discard(run: Path, *, unless: tuple[str, ...]) -> None:
+    """Remove the folder of a run that failed, unless it holds something worth resuming."""
+    if not any((run / name).exists() for name in unless):
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def _claim_run_folder(
@@ -184,16 +211,7 @@ def _claim_run_folder(
     digest = hashlib.sha256(json.dumps(corpora).encode()).hexdigest()
     recorded, recorded_digest = run / STATE_FILE, run / DIGEST_FILE
     if not resume:
-        if run.exists():
-            raise OutputFolderError(
-                f"{run} holds an unfinished run; resume it with --resume, or remove it"
-            )
-        try:
-            run.mkdir(parents=True)
-        except OSError as error:
-            raise OutputFolderError(f"can't write to {run}: {error.strerror}") from None
-        recorded_digest.write_text(digest)
-        recorded.write_text(json.dumps(settings, indent=1))
+        begin_run(run, STATE_FILE, json.dumps(settings, indent=1), **{DIGEST_FILE: digest})
         return
     try:
         found = json.loads(recorded.read_text())
@@ -216,7 +234,7 @@ def _tokenizer(
 ) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
-    folder = run / "tokenizer"
+    folder = run / TOKENIZER
     if not folder.exists():
         sample = sample_texts(
             corpora,
@@ -229,7 +247,7 @@ def _tokenizer(
             tokenizer = train_tokenizer(
                 sample, vocab_size=config.vocab_size, max_length=config.max_length
             )
-        partial = run / "tokenizer.partial"
+        partial = run / f"{TOKENIZER}.partial"
         tokenizer.save_pretrained(partial)
         partial.rename(folder)
     loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-import shutil
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,9 +18,9 @@ from ..core.errors import (
     UnsupportedAdapterError,
 )
 from ..core.locale import parse_locale
-from ..core.precision import choose_device
+from ..core.precision import PRECISIONS, choose_device
 from .card import write_card
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, written_whole
 from .classifier import ClassifierTrainer
 from .data import read_training_data
 from .files import CARD_FILE, CONFIG_FILE, SPEC_FILE
@@ -107,8 +107,8 @@ class TrainingConfig:
             )
         if not self.targets:
             raise InputError("targets is empty; name modules such as query,value")
-        if self.precision not in {"auto", "fp32", "bf16"}:
-            raise InputError(f"precision is {self.precision!r}; use auto, fp32 or bf16")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}; use {', '.join(PRECISIONS)}")
 
 
 def train(config: TrainingConfig, *, resume: bool = False, show_progress: bool = True) -> Path:
@@ -129,14 +129,14 @@ def train(config: TrainingConfig, *, resume: bool = False, show_progress: bool =
         InputError: settings that make no sense.
         BaseModelError: no such base.
         DataError: data that can't be used.
-        OutputFolderError: the output folder, or an unfinished run's, exists.
+        OutputFolderError: the output folder, or an unfinished run's, exists or can't be written.
         CheckpointError: nothing to resume, or a run with other settings or data.
         DivergedError: the loss is no longer finite; nothing is kept.
         PrecisionError: a device that this machine lacks.
     """
     config.check()
     out = Path(config.out)
-    if out.exists():
+    if os.path.lexists(out):  # a link that leads nowhere is in the way, too
         raise OutputFolderError(f"{out} exists; choose another folder or remove it")
     spec = AdapterSpec(  # also checks the task's name
         locale=str(parse_locale(config.locale)), task=config.task, base="-"
@@ -161,7 +161,8 @@ def train(config: TrainingConfig, *, resume: bool = False, show_progress: bool =
     except BaseException:
         checkpoint.discard_if_empty()
         raise
-    _write_folder(trainer, metrics, out)
+    with written_whole(out) as partial:
+        _write_folder(trainer, metrics, partial)
     checkpoint.remove()
     return out
 
@@ -185,15 +186,12 @@ def _check_targets(config: TrainingConfig, base: BaseFiles) -> None:
         ) from None
 
 
-def _write_folder(trainer: ClassifierTrainer, metrics: dict[str, float], out: Path) -> None:
-    """Write everything beside, then rename: the folder appears whole."""
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+def _write_folder(trainer: ClassifierTrainer, metrics: dict[str, float], folder: Path) -> None:
     config, base = trainer.config, trainer.base
     model = trainer.accelerator.unwrap_model(trainer.model)
     trainer.peft_config.base_model_name_or_path = base.name
     # Embeddings are frozen; to find that out by itself, peft would ask the Hub for the base.
-    model.save_pretrained(partial, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     training = {
         key: value
         for key, value in asdict(config).items()
@@ -214,6 +212,5 @@ def _write_folder(trainer: ClassifierTrainer, metrics: dict[str, float], out: Pa
         training=training | {"rows": len(trainer.data.train), "dev_rows": len(trainer.data.dev)},
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    (partial / SPEC_FILE).write_bytes(spec.to_json())
-    (partial / CARD_FILE).write_text(write_card(spec), encoding="utf-8")
-    partial.rename(out)
+    (folder / SPEC_FILE).write_bytes(spec.to_json())
+    (folder / CARD_FILE).write_text(write_card(spec), encoding="utf-8")

@@ -1,8 +1,8 @@
 """A base on disk: where it is, what shape it has, and its fingerprint. Needs no torch.
 
 The fingerprint is the sha256 of the encoder's config and weights. It doesn't depend on the order
-or the number of files, nor on the head that a checkpoint carries, so a folder saved by
-`AutoModel` and one saved by `AutoModelForMaskedLM` from the same encoder have the same.
+or the number of files, nor on the head that a checkpoint carries. BERT's pooler counts as part of
+the encoder, since its classification head reads through it; XLM-R's is read by nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ EMBEDDED = "mini"
 EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
 # model_type → the prefix that checkpoints with a head put before the encoder's tensors
 FAMILIES = {"xlm-roberta": "roberta", "bert": "bert"}
+# model_type → what transformers takes where the config doesn't say
+PAD_TOKEN_IDS = {"xlm-roberta": 1, "bert": 0}
 CONFIG_KEYS = (
     "model_type",
     "vocab_size",
@@ -37,6 +39,8 @@ CONFIG_KEYS = (
     "type_vocab_size",
     "pad_token_id",
 )
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "*.model")
 CACHE_FORMAT = 1  # raise it when the fingerprint is computed in another way
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -125,7 +129,13 @@ def locate_base(name: str | Path) -> BaseFiles:
     if str(name) == EMBEDDED:
         return _read(EMBEDDED, EMBEDDED_FOLDER)
     folder = Path(name)
-    if folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # a name that is too long, a folder above that may not be entered
+        raise BaseNotFoundError(
+            f"no base at {str(name)!r} ({error.strerror}); give another path or name"
+        ) from None
+    if is_folder:
         return _read(folder.resolve().name, folder)
     if folder.is_absolute() or str(name).count("/") > 1 or str(name).startswith("."):
         raise BaseNotFoundError(
@@ -177,6 +187,7 @@ def _read(name: str, folder: Path) -> BaseFiles:
         )
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise UnsupportedBaseError(f"{name} is a decoder; isogloss serves encoders")
+    pad_token_id = config.get("pad_token_id")
     try:
         shape = EncoderShape(
             model_type=model_type,
@@ -185,15 +196,38 @@ def _read(name: str, folder: Path) -> BaseFiles:
             layers=int(config["num_hidden_layers"]),
             intermediate_size=int(config["intermediate_size"]),
             max_position_embeddings=int(config["max_position_embeddings"]),
-            pad_token_id=int(config.get("pad_token_id") or 0),
+            pad_token_id=int(PAD_TOKEN_IDS[model_type] if pad_token_id is None else pad_token_id),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UnsupportedBaseError(f"{path} lacks or misstates {error}") from None
-    if not list(folder.glob("*.safetensors")):
+    _weight_files(folder)
+    return BaseFiles(name=name, folder=folder, shape=shape)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads; others that lie beside them don't count."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    index = folder / INDEX_FILE
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [folder / name for name in names]
+    except FileNotFoundError:
         raise UnsupportedBaseError(
             f"{folder} holds no .safetensors weights; save it again with a current transformers"
-        )
-    return BaseFiles(name=name, folder=folder, shape=shape)
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UnsupportedBaseError(
+            f"{index} is no index of weights ({type(error).__name__}: {error}); "
+            "save or copy the base again"
+        ) from None
+    for path in files:
+        if path.parent != folder or not path.is_file():
+            raise UnsupportedBaseError(
+                f"{folder} can't be loaded: {INDEX_FILE} lists {path.name}, which is not there; "
+                "save or copy it again"
+            )
+    return files
 
 
 def fingerprint(base: BaseFiles) -> Fingerprint:
@@ -204,7 +238,7 @@ def fingerprint(base: BaseFiles) -> Fingerprint:
     Raises:
         UnsupportedBaseError: weights that are no safetensors.
     """
-    files = sorted([*base.folder.glob("*.safetensors"), base.folder / "config.json"])
+    files = sorted([*_weight_files(base.folder), base.folder / "config.json"])
     # .resolve(): a Hub snapshot is made of links, whose own times say nothing.
     stats = {path.name: path.resolve().stat() for path in files}
     stamp = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
@@ -257,7 +291,7 @@ def _write(path: Path, text: str) -> bool:
 def _compute(base: BaseFiles) -> Fingerprint:
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     tensors: dict[str, list[Any]] = {}
-    for path in sorted(base.folder.glob("*.safetensors")):
+    for path in _weight_files(base.folder):
         tensors.update(_encoder_tensors(path, base.shape))
     if not tensors:
         raise UnsupportedBaseError(f"{base.folder} holds no weights of an encoder")

@@ -142,17 +142,11 @@ def load_encoder(
     digest = fingerprint(base).digest
     if packed:
         register_attention()
-    with quiet_transformers():
-        try:
-            model, missing = _load_model(base, dtype, packed=packed)
-            tokenizer = _load_tokenizer(base)
-        except (OSError, RuntimeError, ValueError, LookupError, SafetensorError) as error:
-            raise UnsupportedBaseError(
-                f"{base.folder} can't be loaded ({type(error).__name__}: "
-                f"{str(error).partition(chr(10))[0]}); save or copy it again"
-            ) from error
-    _check_complete(base, missing)
-    _check_tokenizer(base, tokenizer)
+    with quiet_transformers(), loading_errors(base):
+        model, missing = _load_model(base, dtype, packed=packed)
+        tokenizer = load_tokenizer(base)
+    check_complete(base, missing)
+    check_tokenizer(base, tokenizer)
     model.requires_grad_(requires_grad=False)
     return Encoder(
         name=base.name,
@@ -185,7 +179,20 @@ def _load_model(
     return model, report["missing_keys"]
 
 
-def _load_tokenizer(base: BaseFiles) -> PreTrainedTokenizerBase:
+@contextlib.contextmanager
+def loading_errors(base: BaseFiles) -> Iterator[None]:
+    """Within it, what transformers raises for a damaged folder is UnsupportedBaseError."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, LookupError, SafetensorError) as error:
+        raise UnsupportedBaseError(
+            f"{base.folder} can't be loaded ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}); save or copy it again"
+        ) from error
+
+
+def load_tokenizer(base: BaseFiles) -> PreTrainedTokenizerBase:
+    """The base's tokenizer; call it within `loading_errors`."""
     from transformers import AutoTokenizer
 
     if not any((base.folder / name).is_file() for name in TOKENIZER_FILES):
@@ -196,7 +203,7 @@ def _load_tokenizer(base: BaseFiles) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _check_complete(base: BaseFiles, missing: Sequence[str]) -> None:
+def check_complete(base: BaseFiles, missing: Sequence[str]) -> None:
     """Weights that a checkpoint lacks would be drawn at random, anew at each start."""
     missing = sorted(missing)
     if missing:
@@ -208,7 +215,8 @@ def _check_complete(base: BaseFiles, missing: Sequence[str]) -> None:
         raise UnsupportedBaseError(f"{base.folder} lacks {which}; save it again with AutoModel")
 
 
-def _check_tokenizer(base: BaseFiles, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokenizer(base: BaseFiles, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Ids beyond the embedding would be looked up nowhere."""
     if len(tokenizer) > base.shape.vocab_size:
         raise UnsupportedBaseError(
             f"{base.folder} has a tokenizer of {len(tokenizer):,} pieces for an embedding of "

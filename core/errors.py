@@ -140,6 +140,11 @@ class MalformedRowError(DataError):
         super().__init__(f"{path}, line {line}: {problem}")
         self.path = path
         self.line = line
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[MalformedRowError], tuple[Path, int, str]]:
+        # By itself an exception is unpickled from its message alone.
+        return type(self), (self.path, self.line, self.problem)
 
 
 class UnknownLabelError(DataError):

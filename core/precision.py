@@ -53,12 +53,15 @@ def choose_dtype(precision: str = "auto") -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def autocast_dtype(precision: str = "auto") -> torch.dtype | None:
+def autocast_dtype(
+    precision: str = "auto", device: torch.device | None = None
+) -> torch.dtype | None:
     """The data type for autocast while training; None: no autocast.
 
     Args:
         precision: `fp32`, `bf16`, or `auto`: bf16 where the device multiplies it natively
             (AMX on a CPU, tensor cores from Ampere on), else fp32.
+        device: where to compute; None: the device that `auto` stands for.
 
     Raises:
         PrecisionError: no such precision.
@@ -66,14 +69,20 @@ def autocast_dtype(precision: str = "auto") -> torch.dtype | None:
     import torch
 
     if precision == "auto":
-        return torch.bfloat16 if has_native_bf16() else None
+        return torch.bfloat16 if has_native_bf16(device) else None
     return torch.bfloat16 if choose_dtype(precision) == torch.bfloat16 else None
 
 
-def has_native_bf16() -> bool:
-    """Whether bf16 products are faster than fp32 ones on this machine."""
+def has_native_bf16(device: torch.device | None = None) -> bool:
+    """Whether bf16 products are faster than fp32 ones.
+
+    Args:
+        device: where to compute; None: the device that `auto` stands for.
+    """
     import torch
 
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
+    where = choose_device() if device is None else device
+    if where.type == "cuda":
+        with torch.cuda.device(where):  # torch asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return where.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())

@@ -59,6 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error.format_message(), USER_ERROR)
     except IsoglossError as error:
         _fail(str(error), USER_ERROR)
+    # The last resort, for files and text that no check has looked at.
+    except UnicodeEncodeError as error:
+        _fail(
+            f"{error.object[error.start : error.end]!r} can't be written as {error.encoding}; give "
+            "arguments in UTF-8, or set PYTHONUTF8=1",
+            USER_ERROR,
+        )
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename is not None else ""
+        _fail(
+            f"{error.strerror or error}{where}; check the path, its permissions and the disk",
+            USER_ERROR,
+        )
 
 
 def _fail(message: str, status: int) -> None:

@@ -33,7 +33,16 @@ base_option = click.option(
 )
 locale_option = click.option("--locale", required=True, help="A BCP 47 tag, such as gsw-CH.")
 task_option = click.option("--task", required=True, help="The task's name, such as intent.")
+labels_option = click.option(
+    "--labels",
+    help="Labels in the order of the outputs, separated by commas; for a plain PEFT folder.",
+)
 alias_option = click.option("--alias", default="production", show_default=True)
+
+
+def split_labels(labels: str | None) -> list[str] | None:
+    """The names in `a,b,c`."""
+    return None if labels is None else [name.strip() for name in labels.split(",")]
 
 
 def open_registry(folder: Path | None, *, create: bool = False) -> Registry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; dataclasses as objects, tuples as lists."""
-    click.echo(json.dumps(plain(value), ensure_ascii=False, indent=2))
+    text = json.dumps(plain(value), ensure_ascii=False, indent=2)
+    # A file's name may be no Unicode text; its odd bytes become JSON's own escapes.
+    click.echo(text.encode(errors="backslashreplace").decode())
 
 
 def plain(value: Any) -> Any:
@@ -35,18 +38,25 @@ def plain(value: Any) -> Any:
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; numbers to the right."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column, heading in enumerate(headings):
         numeric = bool(rows) and all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=column == 0)
+        table.add_column(
+            heading,
+            justify="right" if numeric else "left",
+            no_wrap=column == 0 and numeric,
+            overflow="fold" if column == 0 else "ellipsis",
+        )
     for row in rows:
         table.add_row(*(format_cell(cell) for cell in row))
     # A pipe has no width; cutting cells there would lose what programs look for.
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=200)
+        unlimited = console.options.update(max_width=sys.maxsize)
+        console.width = max(1, Measurement.get(console, unlimited, table).maximum)
     console.print(table)
 
 

@@ -10,9 +10,11 @@ import click
 from .options import (
     alias_option,
     json_option,
+    labels_option,
     locale_option,
     open_registry,
     registry_option,
+    split_labels,
     task_option,
 )
 from .output import format_bytes, plain, print_json, print_table
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--locale", help="For which locale; needed for a plain PEFT folder.")
 @click.option("--task", help="For which task; needed for a plain PEFT folder.")
 @alias_option
-@click.option("--labels", help="Labels in the order of the outputs, separated by commas.")
+@labels_option
 @click.option("--base", help="Name or folder of the base; default: the one recorded.")
 @click.option("--trust-base", is_flag=True, help="Accept an adapter whose base can't be found.")
 @registry_option
@@ -34,18 +36,27 @@ if TYPE_CHECKING:
 def publish(
     folder: Path,
     labels: str | None,
+    alias: str,
     registry_folder: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Check an adapter folder and publish it."""
-    names = [name.strip() for name in labels.split(",")] if labels is not None else None
+    from .adapters.files import read_adapter_folder
+    from .registry.registry import check_name
+
+    # All checks first: a mistake makes no registry.
+    check_name("alias", alias)
+    checked = read_adapter_folder(folder, labels=split_labels(labels), **options)
     with open_registry(registry_folder, create=True) as registry:
-        version = registry.publish(folder, labels=names, **options)
+        version = registry.publish_checked(checked, alias=alias)
     if as_json:
-        print_json(plain(version) | {"name": version.name, "alias": options["alias"]})
+        about = {"name": version.name, "alias": alias, "left_out": list(checked.left_out)}
+        print_json(plain(version) | about)
         return
-    click.echo(f"{version.name} ({format_bytes(version.bytes)}) is {options['alias']}")
+    if checked.left_out:
+        click.echo(f"left out: {', '.join(checked.left_out)}", err=True)
+    click.echo(f"{version.name} ({format_bytes(version.bytes)}) is {alias}")
 
 
 @click.command()
@@ -118,11 +129,18 @@ def resolve(
 @alias_option
 @click.option("--reason", help="Why; kept in the history.")
 @registry_option
-def promote(version: str, alias: str, reason: str | None, registry_folder: Path | None) -> None:
+@json_option
+def promote(
+    version: str, alias: str, reason: str | None, registry_folder: Path | None, as_json: bool
+) -> None:
     """Make an alias point to VERSION."""
     with open_registry(registry_folder) as registry:
-        registry.promote(version, alias=alias, reason=reason)
-        click.echo(f"{registry.version(version).name} is {alias}")
+        found = registry.version(version)
+        registry.promote(found, alias=alias, reason=reason)
+    if as_json:
+        print_json(plain(found) | {"name": found.name, "alias": alias})
+        return
+    click.echo(f"{found.name} is {alias}")
 
 
 @click.command()

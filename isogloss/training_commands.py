@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from .options import base_option, device_option, json_option, locale_option, task_option
+from .options import (
+    base_option,
+    device_option,
+    json_option,
+    labels_option,
+    locale_option,
+    split_labels,
+    task_option,
+)
 from .output import print_json, print_table
 
 RESUME = click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -59,13 +67,21 @@ def train(resume: bool, as_json: bool, targets: str | None, **settings: object) 
     "--data", required=True, type=click.Path(path_type=Path), help="JSON lines with text and label."
 )
 @click.option("--base", help="Name or folder of the base; default: the one recorded.")
+@labels_option
 @device_option
 @json_option
-def evaluate(folder: Path, data: Path, base: str | None, device: str, as_json: bool) -> None:
+def evaluate(
+    folder: Path,
+    data: Path,
+    base: str | None,
+    labels: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Judge an adapter folder on labelled rows: accuracy and macro-F1."""
     from .adapters.evaluation import evaluate as run
 
-    result = run(folder, data, base=base, device=device)
+    result = run(folder, data, base=base, labels=split_labels(labels), device=device)
     if as_json:
         print_json(result)
         return

@@ -8,7 +8,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ..core.errors import InputError, RegistryError, RegistryNotFoundError, UnknownVersionError
+from ..core.errors import (
+    InputError,
+    RegistryError,
+    RegistryNotFoundError,
+    UnknownAliasError,
+    UnknownVersionError,
+)
 from ..core.locale import parse_locale
 from ..core.settings import Settings
 from .blobs import BlobStore, make_folder
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from ..adapters.files import CheckedFolder
     from .records import Alias, AliasChange
 
 PRODUCTION = "production"
@@ -59,11 +66,17 @@ class Registry:
             Settings.from_environment().registry if folder is None else Path(folder).expanduser()
         )
         database = folder / "registry.db"
-        if folder.exists() and not folder.is_dir():
+        try:
+            is_file, is_registry = folder.exists() and not folder.is_dir(), database.is_file()
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise RegistryNotFoundError(
+                f"no registry at {folder}: {error.strerror}; give another folder"
+            ) from None
+        if is_file:
             raise RegistryNotFoundError(
                 f"{folder} is a file, and a registry is a folder; give another path"
             )
-        if not create and not database.is_file():
+        if not create and not is_registry:
             raise RegistryNotFoundError(
                 f"no registry at {folder}; publish an adapter there first, or give another folder"
             )
@@ -127,13 +140,28 @@ class Registry:
         # Reading isogloss.json needs pydantic, and looking at a registry shouldn't.
         from ..adapters.files import read_adapter_folder
 
-        _check_name("alias", alias)
+        check_name("alias", alias)
         if task is not None:
-            _check_name("task", task)
+            check_name("task", task)
         checked = read_adapter_folder(
             Path(folder), locale=locale, task=task, labels=labels, base=base, trust_base=trust_base
         )
+        return self.publish_checked(checked, alias=alias)
+
+    def publish_checked(self, checked: CheckedFolder, *, alias: str = PRODUCTION) -> Version:
+        """Store a folder that has been read and checked already, and point an alias to it.
+
+        Args:
+            checked: what `read_adapter_folder` gave.
+            alias: the alias to point to it.
+
+        Raises:
+            InputError: an alias or task that is no name.
+            RegistryError: the content can't be stored.
+        """
         spec = checked.spec
+        check_name("alias", alias)
+        check_name("task", spec.task)
         # The content first: a version that can be seen can be read.
         try:
             files = tuple(
@@ -142,7 +170,7 @@ class Registry:
             )
         except OSError as error:
             raise RegistryError(
-                f"{folder} can't be stored in {self._blobs.folder}: {error.strerror}; "
+                f"the adapter can't be stored in {self._blobs.folder}: {error.strerror}; "
                 "check the disk and the permissions"
             ) from error
         version = Version(
@@ -180,8 +208,8 @@ class Registry:
             InvalidLocaleError: not a BCP 47 tag.
             InputError: a task or alias that is no name.
         """
-        _check_name("task", task)
-        _check_name("alias", alias)
+        check_name("task", task)
+        check_name("alias", alias)
         digests = {
             found.locale: found.digest for found in self._catalog.aliases(task=task, alias=alias)
         }
@@ -233,7 +261,9 @@ class Registry:
 
         Raises:
             InvalidLocaleError: not a BCP 47 tag.
+            InputError: a task that is no name.
         """
+        _check_names(task=task)
         return self._catalog.versions(locale=_canonical(locale), task=task)
 
     def aliases(
@@ -243,16 +273,28 @@ class Registry:
 
         Raises:
             InvalidLocaleError: not a BCP 47 tag.
+            InputError: a task or alias that is no name.
         """
+        _check_names(task=task, alias=alias)
         return self._catalog.aliases(locale=_canonical(locale), task=task, alias=alias)
 
     def history(self, locale: str, task: str, *, alias: str = PRODUCTION) -> list[AliasChange]:
         """Every move of an alias, newest first.
 
         Raises:
+            UnknownAliasError: no such alias.
             InvalidLocaleError: not a BCP 47 tag.
+            InputError: a task or alias that is no name.
         """
-        return self._catalog.history(str(parse_locale(locale)), task, alias=alias)
+        _check_names(task=task, alias=alias)
+        tag = str(parse_locale(locale))
+        changes = self._catalog.history(tag, task, alias=alias)
+        if not changes:
+            raise UnknownAliasError(
+                f"no alias {alias!r} of {task}/{tag} in this registry; `isogloss ls` shows those "
+                "there are"
+            )
+        return changes
 
     def promote(
         self, version: Version | str, *, alias: str = PRODUCTION, reason: str | None = None
@@ -268,7 +310,7 @@ class Registry:
             UnknownVersionError: no such version in this registry.
             InputError: an alias that is no name.
         """
-        _check_name("alias", alias)
+        check_name("alias", alias)
         if isinstance(version, str):
             version = self.version(version)
         self._catalog.promote(version.digest, alias=alias, by=_account(), reason=reason)
@@ -290,7 +332,9 @@ class Registry:
         Raises:
             UnknownAliasError: no such alias, or no version before.
             InvalidLocaleError: not a BCP 47 tag.
+            InputError: a task or alias that is no name.
         """
+        _check_names(task=task, alias=alias)
         return self._catalog.rollback(
             str(parse_locale(locale)), task, alias=alias, by=_account(), reason=reason
         )
@@ -310,12 +354,23 @@ class Registry:
         return version
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
+    """Check the name of a task or an alias.
+
+    Raises:
+        InputError: it is none.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(
             f"{what} {name!r} is no name; use up to 64 of a-z, 0-9, '.', '_' and '-', "
             "a letter or digit first"
         )
+
+
+def _check_names(**names: str | None) -> None:
+    for what, name in names.items():
+        if name is not None:
+            check_name(what, name)
 
 
 def _canonical(locale: str | None) -> str | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from isogloss.core.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ..conftest import TinyBase
     from .conftest import PeftLogits
@@ -170,3 +171,11 @@ def test_a_folder_that_is_no_adapter(
 def test_a_base_that_is_not_there(adapter: Path, labelled_data: Path) -> None:
     with pytest.raises(BaseNotFoundError, match="no base at '/nowhere/base'"):
         evaluate(adapter, labelled_data / "test.jsonl", base="/nowhere/base")
+
+
+def test_an_error_of_a_row_crosses_processes() -> None:
+    error = MalformedRowError(Path("dev.jsonl"), 3, "the row has no label")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is MalformedRowError
+    assert str(again) == str(error) == "dev.jsonl, line 3: the row has no label"
+    assert (again.path, again.line) == (error.path, error.line)

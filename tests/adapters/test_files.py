@@ -64,7 +64,15 @@ def test_a_plain_folder(plain: Path, base: Path, read: Read) -> None:
         base.name,
         fingerprint(locate_base(base)).digest,
     )
-    assert checked.files == before | {SPEC_FILE: spec.to_json()}
+    # All as it came, but for the base's path.
+    assert set(checked.files) == set(before) | {SPEC_FILE}
+    assert checked.files[SPEC_FILE] == spec.to_json()
+    assert checked.files[WEIGHTS_FILE] == before[WEIGHTS_FILE]
+    config = json.loads(before[CONFIG_FILE])
+    assert config["base_model_name_or_path"] == str(base)
+    kept = config | {"base_model_name_or_path": base.name}
+    assert json.loads(checked.files[CONFIG_FILE]) == kept
+    assert str(base) not in str(checked.files)
     assert checked.left_out == ()
     # Reading changes nothing.
     assert {path.name: path.read_bytes() for path in plain.iterdir()} == before
@@ -80,8 +88,21 @@ def test_our_own_folder(ours: Path) -> None:
 
 
 def test_locale_and_task_can_be_given_anew(ours: Path) -> None:
-    spec = read_adapter_folder(ours, locale="de_ch", task="topic").spec
-    assert (spec.locale, spec.task) == ("de-CH", "topic")
+    (ours / CARD_FILE).write_text("for gsw-CH")
+    checked = read_adapter_folder(ours, locale="de_ch", task="topic")
+    assert (checked.spec.locale, checked.spec.task) == ("de-CH", "topic")
+    assert b"# topic/de-CH" in checked.files[CARD_FILE]
+    assert read_adapter_folder(ours, locale="gsw-CH").files[CARD_FILE] == b"for gsw-CH"
+
+
+def test_a_card_without_a_path_is_kept(
+    plain: Path, base: Path, read: Read, change_config: ChangeConfig
+) -> None:
+    card = b"---\nbase_model: FacebookAI/xlm-roberta-base\n---\n"
+    (plain / CARD_FILE).write_bytes(card)
+    assert read(plain).files[CARD_FILE] == card
+    change_config(plain, base_model_name_or_path="FacebookAI/xlm-roberta-base")
+    assert read(plain, base=base).files[CARD_FILE] == card
 
 
 def test_labels_are_numbered_when_none_are_given(plain: Path, read: Read) -> None:
@@ -140,6 +161,10 @@ print(sorted({"torch", "transformers", "peft"} & sys.modules.keys()))
 
 def test_no_folder(tmp_path: Path, refused: Refused) -> None:
     refused(AdapterFolderError, tmp_path / "nowhere", "no adapter folder at", "nowhere")
+
+
+def test_a_folder_name_that_is_too_long(refused: Refused) -> None:
+    refused(AdapterFolderError, Path("x" * 300), "can't be read (File name too long)")
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
@@ -265,6 +290,17 @@ def test_what_was_recorded_wrongly_is_put_right(ours: Path) -> None:
 @pytest.mark.parametrize("labels", [[], ["a"], ["a", "b", "c", "d"]])
 def test_labels_and_head_differ(plain: Path, labels: list[str], refused: Refused) -> None:
     refused(LabelCountError, plain, f"{len(labels)} labels", "3 outputs", labels=labels)
+
+
+def test_labels_other_than_those_recorded(ours: Path, refused: Refused) -> None:
+    labels = ["refund", "delivery", "other"]
+    assert read_adapter_folder(ours, labels=labels).spec.labels == tuple(labels)
+    labels.reverse()
+    refused(LabelCountError, ours, "'other', 'delivery'", "'delivery', 'other'", labels=labels)
+
+
+def test_a_label_without_a_name(plain: Path, refused: Refused) -> None:
+    refused(InputError, plain, "['a', '', 'b']", labels=["a", "", "b"])
 
 
 def test_repeated_labels(plain: Path, ours: Path, refused: Refused) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -33,6 +34,7 @@ from isogloss.core.errors import (
     OutputFolderError,
 )
 from isogloss.core.precision import has_native_bf16
+from isogloss.core.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,8 +49,23 @@ pretrain(PretrainingConfig(**settings))
 
 
 def log_of(out: Path) -> list[dict[str, float]]:
-    lines = out.with_name(f"{out.name}.run").joinpath("log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, config: PretrainingConfig, *, after: int) -> None:
+    """Run it until Ctrl-C in a step."""
+    advance = Progress.advance
+    steps = itertools.count(1)
+
+    def advance_or_stop(progress: Progress, amount: int = 1, *, note: str = "") -> None:
+        advance(progress, amount, note=note)
+        if next(steps) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", advance_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -277,7 +294,7 @@ def test_killed_before_the_first_checkpoint_it_begins_anew(
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"bag_weight": math.inf}, "bag_weight is inf"),
         ({"seed": -1}, "seed is -1"),
-        ({"precision": "fp8"}, "precision is 'fp8'; use auto, fp32 or bf16"),
+        ({"precision": "fp8"}, "precision is 'fp8'; use auto, fp32, bf16"),
     ],
 )
 def test_settings_that_make_no_sense(
@@ -344,13 +361,15 @@ def test_a_folder_that_exists_is_not_touched(
 
 
 def test_what_cannot_be_resumed(
-    tiny_encoder: Path, plain_text: Path, pretraining_settings: dict[str, Any], tmp_path: Path
+    plain_text: Path,
+    pretraining_settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = pretraining_settings | {"tokens": 30_000}  # as tiny_encoder's
-    config = PretrainingConfig(out=str(tmp_path / "out"), **settings)
+    config = PretrainingConfig(out=str(tmp_path / "out"), **pretraining_settings)
     with pytest.raises(CheckpointError, match=r"nothing to resume: .*out\.run"):
         pretrain(config, resume=True)
-    shutil.copytree(tiny_encoder.with_name("tiny.run"), tmp_path / "out.run")
+    interrupt(monkeypatch, config, after=12)
     before = content(tmp_path / "out.run" / "checkpoint")
     with pytest.raises(CheckpointError, match=r"had other layers, seed; resume with the same"):
         pretrain(replace(config, layers=3, seed=5), resume=True)
@@ -376,4 +395,60 @@ def test_a_loss_that_is_no_number_ends_the_run(
     with pytest.raises(DivergedError, match="lower --learning-rate") as caught:
         pretrain(PretrainingConfig(out=str(tmp_path / "out"), **settings))
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_once_done_it_leaves_only_the_model(tiny_encoder: Path) -> None:
+    assert not list(tiny_encoder.parent.glob("tiny.*"))
+
+
+def test_an_error_before_the_tokenizer_leaves_nothing(
+    pretraining_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("isogloss.adapters.pretraining.train_tokenizer", fail)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(PretrainingConfig(out=str(tmp_path / "out"), **pretraining_settings))
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_after_the_tokenizer_it_can_be_resumed(
+    pretraining_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PretrainingConfig(out=str(tmp_path / "out"), **pretraining_settings | {"tokens": 3000})
+    interrupt(monkeypatch, config, after=5)
+    assert not (tmp_path / "out.run" / "checkpoint").exists()
+    pretrain(config, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_run_folder_without_settings_is_no_run(
+    pretraining_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As a kill leaves it that comes before the settings are written."""
+    config = PretrainingConfig(out=str(tmp_path / "out"), **pretraining_settings | {"tokens": 1000})
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "data.sha256").write_text("0" * 64)
+    pretrain(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_that_leads_nowhere_is_in_the_way(
+    pretraining_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputFolderError, match="out exists"):
+        pretrain(PretrainingConfig(out=str(tmp_path / "out"), **pretraining_settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_checkpoints_are_written_without_a_warning(
+    tiny_encoder: Path,
+    pretraining_settings: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer_for(tiny_encoder, tmp_path / "run", pretraining_settings).save_checkpoint()
+    assert not caplog.records

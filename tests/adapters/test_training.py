@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,8 @@ from huggingface_hub import metadata_load
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from isogloss.adapters import accelerator
+from isogloss.adapters.accelerator import make_accelerator
 from isogloss.adapters.data import read_examples
 from isogloss.adapters.evaluation import classification_metrics
 from isogloss.adapters.training import TrainingConfig, train
@@ -107,7 +111,8 @@ def test_the_card_has_front_matter(trained: Path, spec_of: SpecOf) -> None:
     assert {"lora", "sequence-classification"} <= set(metadata["tags"])
     text = (trained / "README.md").read_text()
     spec = spec_of(trained)
-    for part in ("# intent/gsw-CH", *spec.labels, f"{spec.metrics['macro_f1']:.3f}"):
+    settings = ("- targets: query, value\n", "- alpha: default\n")
+    for part in ("# intent/gsw-CH", *spec.labels, f"{spec.metrics['macro_f1']:.3f}", *settings):
         assert part in text
 
 
@@ -188,6 +193,15 @@ def test_a_folder_that_exists_is_not_touched(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_link_that_leads_nowhere_is_in_the_way(
+    training_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputFolderError, match="out exists; choose another folder or remove it"):
+        train(TrainingConfig(out=str(tmp_path / "out"), **training_settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "problem"),
     [
@@ -245,6 +259,70 @@ def test_a_bert_without_its_pooler_is_refused(
     with pytest.raises(UnsupportedBaseError, match=r"lacks .*pooler.*; save it again"):
         train(config, show_progress=False)
     assert not list((tmp_path / "outs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("no tokenizer", "no tokenizer: none of tokenizer.json"),
+        ("small embedding", "for an embedding of 100; put the tokenizer there"),
+        ("cut off", r"base can't be loaded \(.*\); save or copy it again"),
+    ],
+)
+def test_a_damaged_base_is_refused(
+    damage: str,
+    problem: str,
+    tiny_encoder: Path,
+    training_settings: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    base, outs = tmp_path / "base", tmp_path / "outs"
+    outs.mkdir()
+    shutil.copytree(tiny_encoder, base)
+    if damage == "no tokenizer":
+        (base / "tokenizer.json").unlink()
+    elif damage == "small embedding":
+        model = AutoModelForMaskedLM.from_pretrained(base)
+        model.resize_token_embeddings(100)
+        model.save_pretrained(base)
+    else:
+        (base / "tokenizer.json").write_text('{"version": ')
+    config = TrainingConfig(out=str(outs / "out"), **training_settings | {"base": str(base)})
+    with pytest.raises(UnsupportedBaseError, match=problem) as caught:
+        train(config, show_progress=False)
+    assert "\n" not in str(caught.value)
+    assert not list(outs.iterdir())
+
+
+def test_training_is_quiet(training_settings: dict[str, Any], tmp_path: Path) -> None:
+    """No line of a library's, in a process where nothing has been set up."""
+    code = """
+import json, sys
+from isogloss.adapters.training import TrainingConfig, train
+train(TrainingConfig(**json.loads(sys.argv[1])), show_progress=False)
+"""
+    settings = training_settings | {"out": str(tmp_path / "out"), "epochs": 1}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, json.dumps(settings)],
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("epoch")]
+    assert (done.returncode, done.stdout, lines) == (0, "", [])
+
+
+def test_the_device_of_an_index_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate computes on the current CUDA device, whatever the index asked for."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(accelerator, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr("accelerate.Accelerator", lambda **options: options)
+    for device in ("cuda", "cuda:1", "cpu"):
+        options: Any = make_accelerator("fp32", device)
+        assert options == {"mixed_precision": "no", "cpu": device == "cpu"}
+    assert current == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize("rate", [1e12, 1e30])

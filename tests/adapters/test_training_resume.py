@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
@@ -186,3 +187,53 @@ def test_it_diverges_after_the_first_epoch(
     with pytest.raises(DivergedError, match="the loss is nan in epoch 2"):
         train(config, resume=True, show_progress=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("left", [(), ("checkpoint",)])
+def test_a_run_folder_without_settings_is_no_run(
+    left: tuple[str, ...], training_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """As a kill leaves it that comes before the settings are written, or amid the removal."""
+    config = TrainingConfig(out=str(tmp_path / "out"), **training_settings | {"epochs": 1})
+    run = tmp_path / "out.run"
+    run.mkdir()
+    for name in left:
+        (run / name).mkdir()
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(config, resume=True, show_progress=False)
+    train(config, show_progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_no_run_is_not_replaced(
+    training_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "thesis.tex").touch()
+    with pytest.raises(OutputFolderError, match=r"out\.run holds thesis\.tex, which is no run's"):
+        train(TrainingConfig(out=str(tmp_path / "out"), **training_settings))
+    assert (tmp_path / "out.run" / "thesis.tex").exists()
+
+
+def test_what_cannot_be_written_can_be_resumed(
+    training_settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights_of: WeightsOf,
+) -> None:
+    config = TrainingConfig(out=str(tmp_path / "out"), **training_settings)
+
+    def fail(_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("isogloss.adapters.training.write_card", fail)
+        with pytest.raises(
+            OutputFolderError, match=r"No space left .* go on with --resume"
+        ) as raised:
+            train(config, show_progress=False)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.run"]
+    train(config, resume=True, show_progress=False)
+    whole = train(replace(config, out=str(tmp_path / "whole")), show_progress=False)
+    assert weights_of(tmp_path / "out") == weights_of(whole)

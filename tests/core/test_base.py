@@ -92,6 +92,21 @@ def test_an_impossible_hub_name(name: str, monkeypatch: pytest.MonkeyPatch, tmp_
         locate_base(name)
 
 
+def test_a_name_that_no_file_may_have() -> None:
+    with pytest.raises(BaseNotFoundError, match=r"no base at .*File name too long"):
+        locate_base("x" * 300)
+
+
+def test_a_config_without_pad_token_id(copy_of: Callable[..., Path]) -> None:
+    for model_type, default in (("xlm-roberta", 1), ("bert", 0)):
+        folder = copy_of(model_type, name=model_type)
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        del config["pad_token_id"]
+        path.write_text(json.dumps(config))
+        assert locate_base(folder).shape.pad_token_id == default
+
+
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(BaseNotFoundError, match=r"holds no config\.json"):
         locate_base(tmp_path)

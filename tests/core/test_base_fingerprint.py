@@ -65,9 +65,13 @@ def test_order_does_not_count(
     folder.mkdir()
     shutil.copy(source / "config.json", folder)
     edges = [0, *sorted(cuts), len(names)]
+    weight_map: dict[str, str] = {}
     for begin, end in pairwise(edges):
         part = {f"roberta.{name}": tensors[name] for name in names[begin:end]}
-        _write_in_order(folder / f"model-{9 - begin % 10}-{begin}.safetensors", part)
+        file = f"model-{9 - begin % 10}-{begin}.safetensors"
+        _write_in_order(folder / file, part)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert digest(folder) == digest(source)
 
 
@@ -192,12 +196,44 @@ def test_the_cache_ends_when_a_file_changes(
     assert opened == ["model.safetensors"]
 
 
-def test_the_cache_ends_when_a_file_is_added(copy_of: Callable[..., Path]) -> None:
-    folder = copy_of()
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "8KB"}], ids=["one", "sharded"])
+def test_weights_that_transformers_does_not_load_do_not_count(
+    copy_of: Callable[..., Path], options: dict[str, str]
+) -> None:
+    folder = copy_of(**options)
     before = digest(folder)
     extra = {"encoder.layer.9.output.dense.bias": np.ones(3, np.float32)}
-    save_file(extra, folder / "more.safetensors")
+    save_file(extra, folder / "adapter_model.safetensors")
+    assert digest(folder) == before
+    (folder.parent / ".copy.fingerprint.json").unlink()
+    assert digest(folder) == before
+
+
+def test_the_cache_ends_when_another_file_is_loaded(copy_of: Callable[..., Path]) -> None:
+    folder = copy_of(max_shard_size="8KB")
+    before = digest(folder)
+    # transformers prefers it to the index.
+    shutil.copy(min(folder.glob("model-*.safetensors")), folder / "model.safetensors")
     assert digest(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("{", "no index of weights"),
+        ("[]", "no index of weights"),
+        ('{"weight_map": {"a": 1}}', "no index of weights"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "which is not there"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "which is not there"),
+    ],
+)
+def test_an_index_that_is_none(copy_of: Callable[..., Path], content: str, part: str) -> None:
+    folder = copy_of()
+    (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UnsupportedBaseError, match=part) as caught:
+        locate_base(folder)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_pairs_and_singles_mix(encoders: Callable[[str], Encoder]) -> None:
     for model_type in ("xlm-roberta", "bert"):
         encoder = encoders(model_type)
         single, pair = encoder.tokenize(["fox"]), encoder.tokenize([("fox", "dog")])
-        assert encoder.tokenize(["fox", ("fox", "dog"), ("fox",)]) == [*single, *pair, *single]
+        assert encoder.tokenize(["fox", ("fox", "dog"), "fox"]) == [*single, *pair, *single]
         assert encoder.tokenize([("fox", "dog"), "fox"]) == [*pair, *single]
 
 

@@ -56,6 +56,17 @@ def test_autocast() -> None:
     assert autocast_dtype("auto") == (torch.bfloat16 if has_native_bf16() else None)
 
 
+def test_bf16_is_looked_for_where_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU beside a CPU says nothing of the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert has_native_bf16(torch.device("cpu")) == amx
+        expected = torch.bfloat16 if amx else None
+        assert autocast_dtype("auto", torch.device("cpu")) == expected
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="looks at the CPU")
 def test_native_bf16_is_what_the_cpu_says() -> None:
     from pathlib import Path

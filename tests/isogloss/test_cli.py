@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from isogloss.cli import main
+from isogloss.output import print_table
 
 LABELS = "negative,neutral,positive"
 
@@ -155,7 +157,8 @@ def test_history_and_rollback(base: Path, peft_adapter, tmp_path: Path) -> None:
     assert [change["digest"] for change in changes] == [names[0], names[1], names[0]]
     assert changes[0]["reason"] == "worse on returns"
     assert "worse on returns" in succeed("history", *where)
-    succeed("promote", names[1], "--registry", registry)
+    promoted = json.loads(succeed("promote", names[1], "--registry", registry, "--json"))
+    assert (promoted["digest"], promoted["alias"]) == (names[1], "production")
     (first, *_) = json.loads(succeed("history", *where, "--json"))
     assert first["digest"] == names[1]
 
@@ -213,6 +216,11 @@ def test_mistakes_in_publishing_and_predicting(  # type: ignore[no-untyped-def]
     assert "no registry" in fail("ls", *where)
     assert "no registry" in fail("predict", "a", *request, "--base", mine, *where)
     assert "no adapter folder" in fail("publish", tmp_path / "nowhere", *where)
+    adapter = peft_adapter(mine)
+    assert "is no name" in fail("publish", adapter, *request, "--alias", "Not A Name", *where)
+    labels = ("--labels", "a,,b")
+    assert "empty" in fail("publish", adapter, *request, "--base", mine, *labels, *where)
+    assert not registry.exists()
     succeed("publish", peft_adapter(mine), *request, "--base", mine, *where)
 
     assert "trained on" in fail("predict", "a", *request, "--base", other, *where)
@@ -222,6 +230,9 @@ def test_mistakes_in_publishing_and_predicting(  # type: ignore[no-untyped-def]
     line = fail("predict", "a", "--locale", "fi", "--task", "sentiment", "--base", mine, *where)
     assert "fi: nothing published" in line
     assert "no version" in fail("show", "ffffffff", *where)
+    assert "is no name" in fail("ls", "--task", "Not A Name", *where)
+    assert "is no name" in fail("ls", "--task", "\udcff", *where)
+    assert "no alias" in fail("history", "--locale", "de", "--task", "nope", *where)
 
 
 def test_adapter_of_another_base_is_not_published(  # type: ignore[no-untyped-def]
@@ -235,7 +246,7 @@ def test_adapter_of_another_base_is_not_published(  # type: ignore[no-untyped-de
     registry = tmp_path / "registry"
     line = fail("publish", tmp_path / "A", "--base", other, "--registry", registry)
     assert "fingerprint" in line
-    assert json.loads(succeed("ls", "--registry", registry, "--json")) == []
+    assert not registry.exists()
 
 
 def test_quick_commands_import_no_torch(base: Path, peft_adapter, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -284,14 +295,71 @@ def test_bench_memory(base: Path) -> None:
     )
     assert [row["adapters"] for row in report["rows"]] == [1, 3]
     for row in report["rows"]:
-        assert row["measured_bytes"] == row["predicted_bytes"]
-        assert row["measured_bytes"] == (
+        assert row["predicted_bytes"] == (
             report["base_bytes"] + row["adapters"] * report["adapter_bytes"]
         )
+        assert row["measured_bytes"] == pytest.approx(row["predicted_bytes"], rel=0.01)
         assert row["resident_set_bytes"] > 0
     assert report["full_copy_bytes"] > report["base_bytes"]
     assert [row["full_copies_measured"] for row in report["rows"]] == [True, False]
     assert "whole numbers" in fail("bench", "memory", "--base", base, "--adapters", "many")
+
+
+def test_files_left_out_are_named(base: Path, peft_adapter, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = peft_adapter(base)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "\udcff").touch()  # as os.fsdecode gives a name that is no UTF-8
+    publish = (
+        *("publish", folder, "--locale", "de", "--task", "t", "--base", base),
+        *("--registry", tmp_path / "registry"),
+    )
+    done = run(*publish)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "left out: tokenizer.json, \udcff\n"
+    assert json.loads(succeed(*publish, "--json"))["left_out"] == ["tokenizer.json", "\udcff"]
+
+
+def test_evaluate_a_plain_peft_folder(base: Path, peft_adapter, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"text": "lazy dog", "label": "neutral"}\n')
+    folder = peft_adapter(base)
+    assert "LABEL_0" in fail("evaluate", folder, "--data", data)
+    judged = json.loads(succeed("evaluate", folder, "--data", data, "--labels", LABELS, "--json"))
+    assert judged["rows"] == 1
+
+
+def test_a_long_cell_hides_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["text", "label"], [["x" * 400, "refund"]])
+    assert f"{'x' * 400}  refund\n" in capsys.readouterr().out
+
+
+def test_a_long_cell_is_folded_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(["text", "label"], [["x" * 400, "refund"]])
+    out = capsys.readouterr().out
+    assert "refund" in out
+    assert out.count("x") == 401  # one is in the heading
+
+
+def test_what_no_check_foresees_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "File name too long" in fail("ls", "--registry", tmp_path / ("x" * 300))
+
+    def raise_(error: Exception) -> str:
+        def break_(*_: object, **__: object) -> NoReturn:
+            raise error
+
+        monkeypatch.setattr("isogloss.registry.Registry.open", break_)
+        return fail("ls")
+
+    assert "No space left on device (/x); check" in raise_(
+        OSError(28, "No space left on device", "/x")
+    )
+    assert "UTF-8" in raise_(UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"))
 
 
 def test_usage_errors_are_one_line() -> None:

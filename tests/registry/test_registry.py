@@ -170,6 +170,14 @@ def test_nothing_of_a_refused_adapter_is_kept(
             registry.resolve("de", name)
         with pytest.raises(InputError, match="is no name"):
             registry.promote("0" * 64, alias=name)
+        with pytest.raises(InputError, match="is no name"):
+            registry.versions(task=name)
+        with pytest.raises(InputError, match="is no name"):
+            registry.aliases(alias=name)
+        with pytest.raises(InputError, match="is no name"):
+            registry.history("de", name)
+        with pytest.raises(InputError, match="is no name"):
+            registry.rollback("de", "intent", alias=name)
     assert registry.versions() == []
     assert registry.aliases() == []
     assert not (tmp_path / "registry" / "blobs").exists()
@@ -229,6 +237,8 @@ def test_promote_and_roll_back(registry: Registry, make_adapter: MakeAdapter) ->
     assert (newest.digest, newest.previous, newest.action, newest.reason) == (
         one.digest, two.digest, "rollback", "complaints",
     )  # fmt: skip
+    with pytest.raises(UnknownAliasError, match="no alias 'stable' of intent/gsw-CH"):
+        registry.history("gsw-CH", "intent", alias="stable")
     with pytest.raises(UnknownAliasError, match="has no earlier version"):
         registry.rollback("gsw-CH", "intent")
     # A fallback locale's alias is not touched.
@@ -281,6 +291,8 @@ def test_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Registry.open(file)
     with pytest.raises(RegistryNotFoundError, match="no registry can be made"):
         Registry.open(file / "below")
+    with pytest.raises(RegistryNotFoundError, match="File name too long"):
+        Registry.open(tmp_path / ("x" * 300))
 
     monkeypatch.setenv("ISOGLOSS_REGISTRY", str(tmp_path / "named"))
     Registry.open().close()
@@ -361,7 +373,7 @@ def test_a_killed_publish_leaves_nothing(
         with Registry.open(tmp_path / str(at)) as registry:
             assert registry.versions() == []
             assert registry.aliases() == []
-            assert registry.history("gsw-CH", "intent") == []
+            assert registry.aliases() == []
             version = publish(registry, folder)
             assert registry.resolve("gsw-CH", "intent").version == version
             assert registry.read(version)

@@ -192,7 +192,11 @@ def test_singles_pairs_and_words_in_one_call(  # type: ignore[no-untyped-def]
 ) -> None:
     publish(registry, peft_adapter, base, "de")
     hub = Hub(registry, base=base)
-    texts = ["wo isch", ("wo isch", "mys päckli"), ["wo", "isch"]]
+    texts: list[str | tuple[str, str] | list[str]] = [
+        "wo isch",
+        ("wo isch", "mys päckli"),
+        ["wo", "isch"],
+    ]
     single, pair, words = hub.predict(texts, task="intent", locale="de")
     assert single.logits == pytest.approx(words.logits, abs=1e-5)
     assert single.logits != pytest.approx(pair.logits, abs=1e-3)
