@@ -34,12 +34,19 @@ PAIRS = (
     ("pt-PT", "pt-BR"),
     ("zh-Hant-HK", "yue-HK"),
 )
-# A locale without an adapter of its own, and the one whose adapter answers for it.
+# What a customer of each dialect asks the demo.
+QUESTIONS = {
+    "gsw-CH": "Wo isch mis Päckli?",
+    "es-MX": "¿Cuánto cobran de envío a Mérida?",
+    "pt-BR": "Cadê meu pedido?",
+    "yue-HK": "我張單幾時到呀?",
+}
+# A standard variety or dialect, a locale near it without an adapter of its own, and a question.
 FALLBACKS = {
-    "pt-PT": "pt-AO",
-    "zh-Hant-HK": "zh-Hant-MO",
-    "gsw-CH": "gsw-CH-x-bern",
-    "es-MX": "es-MX-x-norte",
+    "pt-PT": ("pt-AO", "A minha encomenda para Luanda ainda não chegou."),
+    "zh-Hant-HK": ("zh-Hant-MO", "送貨到澳門的運費是多少?"),
+    "gsw-CH": ("gsw-CH-x-bern", "Was choschtet ds Porto uf Thun?"),
+    "es-MX": ("es-MX-x-norte", "¿Qué talla me queda si mido 1.70?"),
 }
 
 
@@ -204,14 +211,11 @@ def _accuracy(hub: Hub, texts: list[str], gold: list[str], locale: str, adapter:
 
 def _answers(hub: Hub, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, Prediction], ...]:
     """One text for an exact locale, and one for a locale that falls back."""
-    from .adapters.data import read_examples
-
-    exact = pairs[0][1]
+    dialect = pairs[0][1]
     trained = [locale for pair in pairs for locale in pair]
-    source = next(locale for locale in FALLBACKS if locale in trained)
-    requests = [(exact, exact), (source, FALLBACKS[source])]
-    texts = [read_examples(SHOP / source / "test.jsonl")[0].text for source, _ in requests]
-    predictions = hub.predict(texts, task=TASK, locale=[locale for _, locale in requests])
+    near, question = FALLBACKS[next(locale for locale in FALLBACKS if locale in trained)]
+    texts = [QUESTIONS[dialect], question]
+    predictions = hub.predict(texts, task=TASK, locale=[dialect, near])
     return tuple(zip(texts, predictions, strict=True))
 
 
