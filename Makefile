@@ -8,11 +8,12 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED)
 	$(BIN)/isogloss demo
 
+# One thread each: two workers with two threads would wait for one another.
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 test-all: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=10
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
