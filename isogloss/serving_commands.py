@@ -93,7 +93,7 @@ def bench() -> None:
     "of --base.",
 )
 @click.option("--adapters", default="1,10,100", show_default=True, help="Numbers of adapters.")
-@click.option("--copies", default=3, show_default=True, help="Full copies to load, at most.")
+@click.option("--copies", default=10, show_default=True, help="Full copies to load, at most.")
 @click.option("--rank", default=8, show_default=True, help="Rank of the LoRA adapters.")
 @click.option(
     "--targets", default="query,key,value,dense", show_default=True, help="Modules they change."

@@ -63,8 +63,8 @@ class MemoryBench:
     """Random weights in the shape of this model, instead of a base."""
     adapters: tuple[int, ...] = (1, 10, 100)
     """Numbers of resident adapters, a row each."""
-    copies: int = 3
-    """The most full copies to load; larger numbers are computed."""
+    copies: int = 10
+    """The most full copies to load, if they fit; larger numbers are computed."""
     rank: int = 8
     """Rank of the LoRA adapters."""
     targets: tuple[str, ...] = ALL_LINEARS
