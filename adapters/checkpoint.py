@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,11 @@ def written_whole(out: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
+        # safetensors writes files that only their owner can read; a service may run as another.
+        mask = os.umask(0)
+        os.umask(mask)
+        for path in partial.iterdir():
+            path.chmod(0o666 & ~mask)
         partial.rename(out)
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for these
         reason = (error.strerror if isinstance(error, OSError) else None) or error

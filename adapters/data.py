@@ -162,7 +162,9 @@ def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | None:
     except UnicodeEncodeError:
         raise MalformedRowError(path, number, "half a character (a lone surrogate)") from None
     except (ValueError, RecursionError) as error:
-        raise MalformedRowError(path, number, f"not JSON ({error})") from None
+        raise MalformedRowError(
+            path, number, f"not JSON ({error}); expected an object a line"
+        ) from None
     if not isinstance(row, dict):
         raise MalformedRowError(path, number, f"expected an object, got {type(row).__name__}")
     return row

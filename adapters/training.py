@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,7 +27,7 @@ from .data import read_training_data
 from .files import CARD_FILE, CONFIG_FILE, SPEC_FILE
 from .heads import head_name
 from .lora import MAX_RANK, LoraLayout
-from .spec import AdapterSpec
+from .spec import TASK_PATTERN, AdapterSpec
 
 if TYPE_CHECKING:
     from ..core.base import BaseFiles
@@ -86,6 +87,11 @@ class TrainingConfig:
             UnsupportedAdapterError: a kind that can't be trained.
         """
         parse_locale(self.locale)
+        if not re.fullmatch(TASK_PATTERN, self.task):
+            raise InputError(
+                f"task {self.task!r} is no name; use up to 64 of a-z, 0-9, '.', '_' and '-', "
+                "a letter or digit first"
+            )
         if self.kind != "lora":
             raise UnsupportedAdapterError(f"kind is {self.kind!r}; this release trains lora")
         if not 1 <= self.rank <= MAX_RANK:
@@ -138,10 +144,6 @@ def train(config: TrainingConfig, *, resume: bool = False, show_progress: bool =
     out = Path(config.out)
     if os.path.lexists(out):  # a link that leads nowhere is in the way, too
         raise OutputFolderError(f"{out} exists; choose another folder or remove it")
-    spec = AdapterSpec(  # also checks the task's name
-        locale=str(parse_locale(config.locale)), task=config.task, base="-"
-    )
-    AdapterSpec.from_json(spec.to_json())
     choose_device(config.device)
     data = read_training_data(config.data)
     base = locate_base(config.base)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", INTERRUPTED)
+        _fail("interrupted; train and pretrain go on with --resume", INTERRUPTED)
     except NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(USER_ERROR)

@@ -92,12 +92,25 @@ def run_demo(*, out: Path | None = None, pairs: str | None = None) -> DemoReport
         pairs: `standard:dialect`, separated by commas; None: all.
 
     Raises:
-        InputError: a pair that the demo has no messages for.
+        InputError: a pair that the demo has no messages for, or a folder with other files.
     """
     chosen = _choose_pairs(pairs)
+    _check_out(out)
     scratch = tempfile.TemporaryDirectory() if out is None else nullcontext(str(out))
     with scratch as folder:
         return _run(Path(folder), chosen)
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a folder with anything in it that no demo wrote."""
+    if out is None or not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is no folder; give another path")
+    ours = {locale for pair in PAIRS for locale in pair} | {"registry"}
+    others = [path.name for path in out.iterdir() if path.name.partition(".")[0] not in ours]
+    if others:
+        raise InputError(f"{out} holds {others[0]}, which no demo wrote; give another folder")
 
 
 def _choose_pairs(pairs: str | None) -> tuple[tuple[str, str], ...]:

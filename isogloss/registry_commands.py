@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .core.settings import Settings
 from .options import (
     alias_option,
     json_option,
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--locale", help="For which locale; needed for a plain PEFT folder.")
-@click.option("--task", help="For which task; needed for a plain PEFT folder.")
+@click.option("--locale", help="Instead of the recorded locale; needed for plain PEFT.")
+@click.option("--task", help="Instead of the recorded task; needed for plain PEFT.")
 @alias_option
 @labels_option
 @click.option("--base", help="Name or folder of the base; default: the one recorded.")
@@ -56,7 +57,10 @@ def publish(
         return
     if checked.left_out:
         click.echo(f"left out: {', '.join(checked.left_out)}", err=True)
-    click.echo(f"{version.name} ({format_bytes(version.bytes)}) is {alias}")
+    if version.labels[:1] == ("LABEL_0",):
+        click.echo("no labels were given: they are LABEL_0, LABEL_1… (--labels)", err=True)
+    where = registry_folder or Settings.from_environment().registry
+    click.echo(f"{version.name} ({format_bytes(version.bytes)}) is {alias} in {where}")
 
 
 @click.command()

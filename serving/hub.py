@@ -257,7 +257,7 @@ class Hub:
         if resolution.version is None and strict:
             raise NoAdapterError(
                 f"no {alias} adapter answers for task {task!r} and locale {locale!r} "
-                f"({'; '.join(resolution.trace)}); publish one, or use strict=False",
+                f"({'; '.join(resolution.trace)}); publish one, or ask without strict",
                 trace=resolution.trace,
             )
         return resolution

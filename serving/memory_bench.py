@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -200,7 +201,8 @@ def _measure(what: str, settings: dict[str, Any]) -> dict[str, Any]:
     )
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise IsoglossError(f"measuring {what} failed: {last}")
+        # The last line of a traceback begins with the error's class.
+        raise IsoglossError(f"measuring {what} failed: {re.sub(r'^[a-z_.]+[.]', '', last)}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

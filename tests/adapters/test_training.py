@@ -20,7 +20,6 @@ from isogloss.adapters.evaluation import classification_metrics
 from isogloss.adapters.training import TrainingConfig, train
 from isogloss.core.base import fingerprint, locate_base
 from isogloss.core.errors import (
-    AdapterConfigError,
     BaseNotFoundError,
     DataError,
     DivergedError,
@@ -216,7 +215,7 @@ def test_a_link_that_leads_nowhere_is_in_the_way(
         ({"targets": ("query", "nonsense")}, InputError, "'nonsense' matches no linear module"),
         ({"targets": ("LayerNorm",)}, InputError, "'LayerNorm' matches no linear module"),
         ({"targets": ("word_embeddings",)}, InputError, "'word_embeddings' matches no linear"),
-        ({"task": "No Name"}, AdapterConfigError, "task"),
+        ({"task": "No Name"}, InputError, "task"),
         ({"base": "/nowhere/base"}, BaseNotFoundError, "no base at '/nowhere/base'"),
         ({"kind": "prefix"}, UnsupportedAdapterError, "kind is 'prefix'"),
         ({"epochs": 0}, InputError, "epochs is 0"),

@@ -56,6 +56,13 @@ def test_unknown_pairs_are_refused() -> None:
         run_demo(pairs="de-DE:nl-NL")
 
 
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        run_demo(out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.slow
 def test_demo_and_its_second_run(tmp_path: Path) -> None:
     report = run_demo(out=tmp_path, pairs="zh-Hant-HK:yue-HK")
