@@ -33,7 +33,7 @@ BEST_FILE = "best.safetensors"
 RUN_NAMES = frozenset(
     {
         *("settings.json", "checkpoint", "fresh", "old"),
-        *("pretraining.json", "data.sha256", "tokenizer", "tokenizer.partial", "log.jsonl"),
+        *("tokenizer", "tokenizer.partial", "log.jsonl"),
         *("checkpoint.new", "checkpoint.old"),
     }
 )
@@ -75,24 +75,7 @@ class Checkpoint:
             OutputFolderError: there is an unfinished run, and it shall not be resumed.
             CheckpointError: nothing to resume, or a run with other settings or data.
         """
-        recorded = folder / SETTINGS_FILE
-        # Through JSON, so that a tuple equals the list that was read back.
-        wanted = json.loads(json.dumps(settings))
-        if resume:
-            try:
-                found = json.loads(recorded.read_text())
-            except (OSError, ValueError):
-                raise CheckpointError(
-                    f"nothing to resume: {folder} holds no unfinished run; start without --resume"
-                ) from None
-            differing = sorted(key for key in wanted if wanted[key] != found.get(key))
-            if differing:
-                raise CheckpointError(
-                    f"the run in {folder} had other {', '.join(differing)}; resume with the same "
-                    "settings and data, or remove it"
-                )
-        else:
-            begin_run(folder, SETTINGS_FILE, json.dumps(wanted, indent=1))
+        claim_run(folder, settings, resume=resume)
         return cls(folder)
 
     def attach(self, accelerator: Accelerator) -> None:
@@ -153,19 +136,44 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def begin_run(folder: Path, record: str, settings: str, **others: str) -> None:
-    """Make the folder of a new run, files and all, at once: a kill can't leave a half of it.
+def claim_run(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Begin a run in its folder, or check that the run there is the one to go on with.
 
     Args:
-        folder: the folder of the run; one without a record, as a kill leaves it, is replaced.
-        record: name of the file that tells which run it is.
-        settings: its text.
-        others: more files, text by name.
+        folder: the folder of the run.
+        settings: what decides its result, digests of its data included.
+        resume: go on with the run that is there.
 
     Raises:
-        OutputFolderError: there is an unfinished run, or the folder can't be written.
+        OutputFolderError: there is an unfinished run and it shall not be resumed, or the folder
+            can't be written.
+        CheckpointError: nothing to resume, or a run with other settings or data.
     """
-    if (folder / record).exists():
+    # Through JSON, so that a tuple equals the list that was read back.
+    wanted = json.loads(json.dumps(settings))
+    if not resume:
+        _begin_run(folder, json.dumps(wanted, indent=1))
+        return
+    try:
+        found = json.loads((folder / SETTINGS_FILE).read_text())
+    except (OSError, ValueError):
+        raise CheckpointError(
+            f"nothing to resume: {folder} holds no unfinished run; start without --resume"
+        ) from None
+    differing = [key for key in wanted if wanted[key] != found.get(key)]
+    if differing:
+        raise CheckpointError(
+            f"the run in {folder} had other {', '.join(sorted(differing))}; resume with the same "
+            "settings and data, or remove it"
+        )
+
+
+def _begin_run(folder: Path, settings: str) -> None:
+    """Make the folder of a new run with its settings in it: a kill can't leave a half of it.
+
+    A folder without settings, as a kill may leave it, is replaced.
+    """
+    if (folder / SETTINGS_FILE).exists():
         raise OutputFolderError(
             f"{folder} holds an unfinished run; resume it (--resume) or remove it"
         )
@@ -183,8 +191,7 @@ def begin_run(folder: Path, record: str, settings: str, **others: str) -> None:
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for name, text in ({record: settings} | others).items():
-            (fresh / name).write_text(text)
+        (fresh / SETTINGS_FILE).write_text(settings)
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)

@@ -18,7 +18,6 @@ from ..core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SPLITS = ("train", "dev", "test")
 # Without a dev file, one row in so many is taken from the training rows.
 DEV_SHARE = 8
 

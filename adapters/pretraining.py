@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import CheckpointError, InputError, IsoglossError, OutputFolderError
+from ..core.errors import InputError, IsoglossError, OutputFolderError
 from ..core.precision import PRECISIONS
 from ..core.progress import Progress
-from .checkpoint import begin_run, written_whole
+from .checkpoint import claim_run, written_whole
 from .corpus import read_corpora, sample_texts
 from .masked_lm import LOG_FILE, MaskedLMTrainer
 from .tokenizing import SPECIAL_TOKENS, train_tokenizer
@@ -23,8 +23,6 @@ from .tokenizing import SPECIAL_TOKENS, train_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, XLMRobertaForMaskedLM
 
-STATE_FILE = "pretraining.json"
-DIGEST_FILE = "data.sha256"
 TOKENIZER = "tokenizer"
 CHECKPOINTS = ("checkpoint", "checkpoint.old")
 
@@ -152,7 +150,8 @@ def pretrain(config: PretrainingConfig, *, resume: bool = False) -> PretrainingR
     if os.path.lexists(out):  # a link that leads nowhere is in the way, too
         raise OutputFolderError(f"{out} exists; choose another folder or remove it")
     corpora = read_corpora([Path(folder) for folder in config.data])
-    _claim_run_folder(run, config, corpora, resume=resume)
+    text = hashlib.sha256(json.dumps(corpora).encode()).hexdigest()
+    claim_run(run, asdict(config) | {"out": "", "text": text}, resume=resume)
     try:
         trainer, loss = _train(run, corpora, config)
     except IsoglossError:
@@ -201,32 +200,6 @@ def _discard(run: Path, *, unless: tuple[str, ...]) -> None:
     """Remove the folder of a run that failed, unless it holds something worth resuming."""
     if not any((run / name).exists() for name in unless):
         shutil.rmtree(run, ignore_errors=True)
-
-
-def _claim_run_folder(
-    run: Path, config: PretrainingConfig, corpora: dict[str, list[str]], *, resume: bool
-) -> None:
-    # Through JSON, so that a tuple equals the list that was read back.
-    settings = json.loads(json.dumps(asdict(config) | {"out": ""}))
-    digest = hashlib.sha256(json.dumps(corpora).encode()).hexdigest()
-    recorded, recorded_digest = run / STATE_FILE, run / DIGEST_FILE
-    if not resume:
-        begin_run(run, STATE_FILE, json.dumps(settings, indent=1), **{DIGEST_FILE: digest})
-        return
-    try:
-        found = json.loads(recorded.read_text())
-    except (OSError, ValueError):
-        raise CheckpointError(
-            f"nothing to resume: {run} holds no unfinished run; start without --resume"
-        ) from None
-    differing = sorted(key for key in settings if settings[key] != found.get(key))
-    if recorded_digest.exists() and recorded_digest.read_text() != digest:
-        differing.append("text")
-    if differing:
-        raise CheckpointError(
-            f"the run in {run} had other {', '.join(differing)}; resume with the same settings "
-            "and data, or remove it"
-        )
 
 
 def _tokenizer(

@@ -122,16 +122,13 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def load_encoder(
-    name: str | Path, *, device: str = "auto", precision: str = "auto", packed: bool = True
-) -> Encoder:
+def load_encoder(name: str | Path, *, device: str = "auto", precision: str = "auto") -> Encoder:
     """Load a base once and freeze it.
 
     Args:
         name: `mini`, a folder, or a Hub name.
         device: `auto`, `cpu`, `cuda`, `cuda:1`…
         precision: `auto`, `fp32` or `bf16`.
-        packed: take packed batches (the engine's); else transformers' own attention.
 
     Raises:
         BaseModelError: no such base, or one that isn't served.
@@ -140,10 +137,9 @@ def load_encoder(
     where, dtype = choose_device(device), choose_dtype(precision)
     base = locate_base(name)
     digest = fingerprint(base).digest
-    if packed:
-        register_attention()
+    register_attention()
     with quiet_transformers(), loading_errors(base):
-        model, missing = _load_model(base, dtype, packed=packed)
+        model, missing = _load_model(base, dtype)
         tokenizer = load_tokenizer(base)
     check_complete(base, missing)
     check_tokenizer(base, tokenizer)
@@ -159,9 +155,7 @@ def load_encoder(
     )
 
 
-def _load_model(
-    base: BaseFiles, dtype: torch.dtype, *, packed: bool
-) -> tuple[nn.Module, Sequence[str]]:
+def _load_model(base: BaseFiles, dtype: torch.dtype) -> tuple[nn.Module, Sequence[str]]:
     """The encoder, and the names of the tensors that its checkpoint lacks."""
     from transformers import AutoModel
 
@@ -170,7 +164,7 @@ def _load_model(
     model, report = AutoModel.from_pretrained(
         base.folder,
         dtype=dtype,
-        attn_implementation=PACKED_ATTENTION if packed else "sdpa",
+        attn_implementation=PACKED_ATTENTION,
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,

@@ -377,11 +377,12 @@ def test_what_cannot_be_resumed(
     shutil.copytree(plain_text, more)
     with pytest.raises(CheckpointError, match=r"had other data; "):
         pretrain(replace(config, data=(str(more),)), resume=True)
-    digest = tmp_path / "out.run" / "data.sha256"
-    digest.write_text("0" * 64)  # as it would be if the text had been another
+    settings = tmp_path / "out.run" / "settings.json"
+    recorded = json.loads(settings.read_text())
+    settings.write_text(json.dumps(recorded | {"text": "0" * 64}))
     with pytest.raises(CheckpointError, match=r"had other text; "):
         pretrain(config, resume=True)
-    (tmp_path / "out.run" / "pretraining.json").write_text('{"data": ')
+    (tmp_path / "out.run" / "settings.json").write_text('{"data": ')
     with pytest.raises(CheckpointError, match="nothing to resume"):
         pretrain(config, resume=True)
     assert content(tmp_path / "out.run" / "checkpoint") == before
@@ -430,7 +431,7 @@ def test_a_run_folder_without_settings_is_no_run(
     """As a kill leaves it that comes before the settings are written."""
     config = PretrainingConfig(out=str(tmp_path / "out"), **pretraining_settings | {"tokens": 1000})
     (tmp_path / "out.run").mkdir()
-    (tmp_path / "out.run" / "data.sha256").write_text("0" * 64)
+    (tmp_path / "out.run" / "log.jsonl").write_text("")
     pretrain(config)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
