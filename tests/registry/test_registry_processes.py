@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+import isogloss.registry
+from isogloss.registry import Registry, Version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import MakeAdapter
+
+
+def publish(
+    registry: Registry, folder: Path, locale: str = "gsw-CH", task: str = "intent"
+) -> Version:
+    return registry.publish(folder, locale=locale, task=task)
+
+
+# Publishes in a child that kills itself before its n-th step (a flush to disk, an SQL statement,
+# a commit), for n = 1, 2, … until one comes through. `opening` counts while the registry is made.
+KILLED = """
+import itertools, json, os, signal, sys
+from pathlib import Path
+from sqlalchemy import Engine, event
+from isogloss.registry import Registry
+import isogloss.adapters.files
+
+what, root, adapter = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+
+def child(at):
+    steps, armed = 0, False
+    def step(*_):
+        nonlocal steps
+        steps += armed
+        if steps == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    fsync = os.fsync
+    def step_fsync(descriptor):
+        step()
+        fsync(descriptor)
+    os.fsync = step_fsync
+    event.listen(Engine, "before_cursor_execute", step)
+    event.listen(Engine, "commit", step)
+    armed = what == "opening"
+    registry = Registry.open(root / str(at))
+    armed = True
+    registry.publish(adapter, locale="gsw-CH", task="intent")
+
+ends = []
+for at in itertools.count(1):
+    process = os.fork()
+    if process == 0:
+        child(at)
+        os._exit(0)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    if ends[-1] != -signal.SIGKILL:
+        break
+print(json.dumps(ends))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs fork and SIGKILL")
+@pytest.mark.parametrize(("what", "steps"), [("publishing", 15), ("opening", 30)])
+def test_a_killed_publish_leaves_nothing(
+    what: str, steps: int, tmp_path: Path, make_adapter: MakeAdapter
+) -> None:
+    folder = make_adapter()
+    command = [sys.executable, "-P", "-c", KILLED, what, str(tmp_path), str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *killed, completed = json.loads(done.stdout)
+    assert completed == 0
+    assert len(killed) >= steps
+    for at in range(1, len(killed) + 1):
+        with Registry.open(tmp_path / str(at)) as registry:
+            assert registry.versions() == []
+            assert registry.aliases() == []
+            assert registry.aliases() == []
+            version = publish(registry, folder)
+            assert registry.resolve("gsw-CH", "intent").version == version
+            assert registry.read(version)
+    with Registry.open(tmp_path / str(len(killed) + 1)) as registry:
+        assert len(registry.versions()) == 1
+
+
+PUBLISH_ALL = """
+import sys
+from isogloss.registry import Registry
+with Registry.open(sys.argv[1]) as registry:
+    for folder in sys.argv[2:]:
+        registry.publish(folder, locale="gsw-CH", task="intent")
+"""
+
+
+def test_processes_publish_at_once(tmp_path: Path, make_adapter: MakeAdapter) -> None:
+    folders = [str(make_adapter(seed)) for seed in range(40)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", PUBLISH_ALL, str(tmp_path / "shared"), *folders[start::4]],
+            stderr=subprocess.PIPE,
+        )
+        for start in range(4)
+    ]
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert errors == [""] * 4
+    with Registry.open(tmp_path / "shared", create=False) as registry:
+        versions = registry.versions()
+        changes = registry.history("gsw-CH", "intent")
+        assert len({version.digest for version in versions}) == 40
+        assert {change.digest for change in changes} == {version.digest for version in versions}
+        assert len(changes) == 40
+        assert changes[-1].previous is None
+        assert all(later.previous == earlier.digest for later, earlier in pairwise(changes))
+        current = registry.resolve("gsw-CH", "intent").version
+        assert current is not None
+        assert current.digest == changes[0].digest
+        for version in versions:
+            registry.read(version)
+
+
+def test_threads_share_a_registry(registry: Registry, make_adapter: MakeAdapter) -> None:
+    folders = [make_adapter(seed) for seed in range(12)]
+    failures: list[Exception] = []
+
+    def work(mine: list[Path]) -> None:
+        try:
+            for folder in mine:
+                assert registry.read(publish(registry, folder))
+                assert registry.resolve("gsw-CH", "intent").version is not None
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(folders[start::4],)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(registry.versions()) == 12
+
+
+LOOK = """
+import sys
+from isogloss.registry import Registry
+heavy = {"torch", "transformers", "peft"}
+with Registry.open(sys.argv[1], create=False) as registry:
+    assert registry.resolve("gsw-CH", "intent").version in registry.versions()
+    assert not (heavy | {"alembic", "numpy", "pydantic"}) & sys.modules.keys()
+    registry.publish(sys.argv[2], locale="gsw-CH", task="intent")
+    assert not heavy & sys.modules.keys()
+"""
+
+
+def test_looking_imports_nothing_heavy(
+    tmp_path: Path, registry: Registry, make_adapter: MakeAdapter
+) -> None:
+    folder = make_adapter()
+    publish(registry, folder)
+    command = [sys.executable, "-P", "-c", LOOK, str(tmp_path / "registry"), str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_public_names_are_there() -> None:
+    for name in isogloss.registry.__all__:
+        assert getattr(isogloss.registry, name)
