@@ -1,98 +1,123 @@
 """Locales: BCP 47 tags, their canonical form, and their parents in CLDR.
 
-Sources: BCP 47 (RFC 5646) for syntax and canonical case, the IANA subtag registry for validity,
-CLDR 48 and UTS #35 (part 1, "Parent Locales") for the parents. `cldr/refresh.py` says where the
+Sources: BCP 47 (RFC 5646) for syntax, the IANA subtag registry for what is registered, CLDR 48 and
+UTS #35 (part 1) for canonical form, likely subtags and parents. `cldr/refresh.py` says where the
 data comes from.
+
+The parts stand in `tags.py` (syntax), `canonical.py` (aliases), `extensions.py` (whole tags),
+`likely.py` (likely subtags) and `accept_language.py`; everything public is imported from here.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InvalidLocaleError
+from .accept_language import AcceptLanguage, accept_language
+from .canonical import canonicalise, read_parts
+from .cldr_data import cldr_data, cldr_version
+from .extensions import canonical_tag
+from .likely import likely, likely_script, maximise, minimise
+from .tags import (
+    MAX_SUBTAGS,
+    MAX_TAG_LENGTH,
+    Locale,
+    invalid_tag,
+    split_tag,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# RFC 5646 sets no limit. No real tag comes near these, and they bound what a hostile one costs.
-MAX_TAG_LENGTH = 255
-MAX_SUBTAGS = 32
+__all__ = [
+    "MAX_SUBTAGS",
+    "MAX_TAG_LENGTH",
+    "AcceptLanguage",
+    "Locale",
+    "accept_language",
+    "canonical_tag",
+    "canonicalise",
+    "check_registered",
+    "cldr_version",
+    "likely",
+    "maximise",
+    "minimise",
+    "parent",
+    "parent_chain",
+    "parse_locale",
+    "read_tag",
+]
 
-_ADVICE = "write a BCP 47 tag such as es-MX or gsw-CH"
-
-
-@dataclass(frozen=True, slots=True)
-class Locale:
-    """One locale in canonical form, as `parse_locale` makes it; `str()` gives its tag."""
-
-    language: str
-    """Lower case: `es`, `gsw`; `und` where the tag names none."""
-
-    script: str | None = None
-    """Title case, ISO 15924: `Hant`."""
-
-    region: str | None = None
-    """Upper case ISO 3166 or three digits of UN M.49: `MX`, `419`."""
-
-    variants: tuple[str, ...] = ()
-    """Lower case, sorted: `1996`."""
-
-    private: tuple[str, ...] = ()
-    """What stands behind `x`, lower case, in the order given: `bernese`."""
-
-    def __str__(self) -> str:
-        named = [self.language, self.script, self.region, *self.variants]
-        subtags = [subtag for subtag in named if subtag is not None]
-        if self.private:
-            # `x-other` alone is a tag of its own (RFC 5646, section 2.1).
-            subtags = [] if subtags == ["und"] else subtags
-            subtags += ["x", *self.private]
-        return "-".join(subtags)
+# Nearly every tag that is met has this shape. It is none of the legacy ones.
+_COMMON = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
 
 
 def parse_locale(tag: str) -> Locale:
-    """Read a BCP 47 tag, in any case and with hyphens or underscores.
+    """Read a tag in any spelling and give the canonical form of its locale.
 
-    An extended language takes the place of its prefix (`zh-yue` is `yue`), variants are sorted,
-    and extensions (`-u-`, `-t-`) are dropped, as they don't say which language a text is in.
-    A tag of private use alone (`x-other`) has the language `und`. Deprecated subtags are kept as
-    they are, and the whole tags that RFC 5646 grandfathers (`i-klingon`) are refused.
+    Aliases are replaced (`iw` is `he`, `zh-yue` is `yue`, `en-UK` is `en-GB`), variants are
+    sorted, and extensions (`-u-`, `-t-`) are dropped, as they don't say which language a text is
+    in. A tag of private use alone (`x-other`) has the language `und`. Whether the subtags are
+    registered is not asked: `check_registered` does that.
 
     Args:
-        tag: at most 255 characters and 32 subtags.
+        tag: BCP 47, in any case, with hyphens or underscores; at most 255 characters and 32
+            subtags.
 
     Returns:
         The canonical form: parsing its `str()` gives an equal locale.
 
     Raises:
-        InvalidLocaleError: not a string, not well formed, or a subtag that is neither in the IANA
-            registry nor in one of its ranges for private use.
+        InvalidLocaleError: not a string, or not well formed.
     """
-    subtags = _split(tag)
-    known = _known()
+    return canonicalise(read_tag(tag))
 
-    core, private = _cut_private(tag, subtags)
-    core = _cut_extensions(tag, core)
-    if not core:
-        return Locale("und", private=private)
 
-    language, *rest = core
-    if not known.is_language(language):
-        raise _invalid(tag, f"{language!r} is no language subtag")
-    if rest and rest[0] in known.extlangs.get(language, ()):
-        language = rest.pop(0)
-    script = rest.pop(0).title() if rest and known.is_script(rest[0].title()) else None
-    region = rest.pop(0).upper() if rest and known.is_region(rest[0].upper()) else None
-    for subtag in rest:
-        if subtag not in known.variants:
-            raise _invalid(tag, _misfit(subtag, known))
-    if len(set(rest)) < len(rest):
-        raise _invalid(tag, "a variant comes twice")
-    return Locale(language, script, region, tuple(sorted(rest)), private)
+def read_tag(tag: str) -> Locale:
+    """Read a tag and leave its subtags as they are: only case, separators and order are normal.
+
+    No alias is applied, so that `iw` and `he` are two locales. Tags whose whole shape is legacy
+    have no subtags to keep (`i-klingon`, `zh-min-nan`, extended languages such as `zh-yue`): they
+    come in canonical form. Extensions are dropped.
+
+    Raises:
+        InvalidLocaleError: not a string, or not well formed.
+    """
+    common = _COMMON.fullmatch(tag) if type(tag) is str else None
+    if common is not None:
+        language, script, region = common.groups()
+        return Locale(
+            language.lower(),
+            None if script is None else script.title(),
+            None if region is None else region.upper(),
+        )
+    return read_parts(tag, split_tag(tag))
+
+
+def check_registered(locale: Locale) -> None:
+    """Refuse a subtag that the IANA registry doesn't know, in its ranges for private use either.
+
+    For where something is created under a locale: a slip of the pen there would never be found.
+    A request for such a locale is fine; it finds what is nearest.
+
+    Raises:
+        InvalidLocaleError: names the subtag.
+    """
+    registry = _registry()
+    if not registry.is_language(locale.language):
+        problem = f"{locale.language!r} is no registered language"
+    elif locale.script is not None and not registry.is_script(locale.script):
+        problem = f"{locale.script!r} is no registered script"
+    elif locale.region is not None and not registry.is_region(locale.region):
+        problem = f"{locale.region!r} is no registered region"
+    else:
+        strange = [variant for variant in locale.variants if variant not in registry.variants]
+        if not strange:
+            return
+        problem = f"{strange[0]!r} is no registered variant (put words of your own behind -x-)"
+    raise invalid_tag(str(locale), problem)
 
 
 def parent(locale: Locale) -> Locale | None:
@@ -103,23 +128,23 @@ def parent(locale: Locale) -> Locale | None:
     `localeRules="nonlikelyScript"`): the parent of `ru-Latn` is the root, and the parent of
     `zh-TW`, which is written in Hant, is `zh-Hant`. The root takes the place of `und`.
     """
-    known = _known()
     if locale.private:
         above = replace(locale, private=locale.private[:-1])
     elif locale.variants:
         above = replace(locale, variants=locale.variants[:-1])
-    elif (explicit := known.parents.get(str(locale))) is not None:
-        above = parse_locale(explicit)
+    elif (explicit := _explicit_parents().get(str(locale))) is not None:
+        above = explicit
     elif locale.region:
         above = replace(locale, region=None)
-        script = known.likely_scripts.get(f"{locale.language}-{locale.region}")
-        if locale.script is None and script is not None:
+        script = likely_script(locale.language, locale.region)
+        # sr-ME is written in Latn, sr alone in Cyrl: the region said so.
+        if locale.script is None and script != likely_script(locale.language):
             above = replace(above, script=script)
     elif locale.script:
         # Where CLDR knows no likely script there is nothing to differ from.
-        likely = known.likely_scripts.get(locale.language, locale.script)
+        expected = likely_script(locale.language) or locale.script
         above = replace(locale, script=None)
-        if locale.script != likely:
+        if locale.script != expected:
             return None
     else:
         return None
@@ -139,23 +164,19 @@ def parent_chain(locale: Locale) -> tuple[Locale, ...]:
     return tuple(chain)
 
 
-def cldr_version() -> str:
-    """The release of CLDR whose data is shipped: `48.0.0`."""
-    return _known().cldr_version
+@cache
+def _explicit_parents() -> Mapping[str, Locale]:
+    return {tag: parse_locale(above) for tag, above in cldr_data("locales")["parents"].items()}
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """`cldr/locales.json`, ready for look-ups; subtags in canonical case."""
+class _Registry:
+    """The subtags of the IANA registry, in canonical case."""
 
-    cldr_version: str
     languages: frozenset[str]
-    extlangs: Mapping[str, frozenset[str]]  # by prefix
     scripts: frozenset[str]
     regions: frozenset[str]
     variants: frozenset[str]
-    parents: Mapping[str, str]
-    likely_scripts: Mapping[str, str]  # by language, and by language-region where that differs
 
     # The ranges that the registry keeps for private use are written as ranges there too.
 
@@ -174,83 +195,11 @@ def _within(subtag: str, first: str, last: str) -> bool:
 
 
 @cache
-def _known() -> _Known:
-    path = Path(__file__).parent / "cldr" / "locales.json"
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return _Known(
-        cldr_version=data["cldr_version"],
+def _registry() -> _Registry:
+    data = cldr_data("locales")
+    return _Registry(
         languages=frozenset(data["languages"].split()),
-        extlangs={prefix: frozenset(words.split()) for prefix, words in data["extlangs"].items()},
         scripts=frozenset(data["scripts"].split()),
         regions=frozenset(data["regions"].split()),
         variants=frozenset(data["variants"].split()),
-        parents=data["parents"],
-        likely_scripts={
-            tag: script for script, tags in data["likely_scripts"].items() for tag in tags.split()
-        },
     )
-
-
-def _split(tag: object) -> list[str]:
-    """The subtags in lower case, each of 1 to 8 ASCII letters and digits."""
-    if not isinstance(tag, str):
-        raise InvalidLocaleError(f"a locale is a string, got {type(tag).__name__}; {_ADVICE}")
-    if not tag:
-        raise InvalidLocaleError(f"a locale can't be empty; {_ADVICE}")
-    if len(tag) > MAX_TAG_LENGTH:
-        raise _invalid(tag, f"{len(tag)} characters are more than {MAX_TAG_LENGTH}")
-    subtags = tag.replace("_", "-").split("-")
-    if len(subtags) > MAX_SUBTAGS:
-        raise _invalid(tag, f"{len(subtags)} subtags are more than {MAX_SUBTAGS}")
-    for subtag in subtags:
-        if not (1 <= len(subtag) <= 8 and subtag.isascii() and subtag.isalnum()):
-            raise _invalid(tag, f"{_short(subtag)} is not 1 to 8 letters a-z and digits")
-    # Only now: lower() makes an ASCII k of the Kelvin sign.
-    return [subtag.lower() for subtag in subtags]
-
-
-def _cut_private(tag: str, subtags: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    if "x" not in subtags:
-        return subtags, ()
-    at = subtags.index("x")
-    private = tuple(subtags[at + 1 :])
-    if not private:
-        raise _invalid(tag, "nothing stands behind 'x'")
-    return subtags[:at], private
-
-
-def _cut_extensions(tag: str, subtags: list[str]) -> list[str]:
-    """Drop the extensions, each a singleton and one or more subtags (RFC 5646, section 2.2.6)."""
-    singletons = [at for at, subtag in enumerate(subtags) if len(subtag) == 1]
-    # A tag can't begin with one; the caller then finds that it is no language.
-    if not singletons or singletons[0] == 0:
-        return subtags
-    letters = [subtags[at] for at in singletons]
-    for letter, at, end in zip(letters, singletons, [*singletons[1:], len(subtags)], strict=True):
-        if end == at + 1:
-            raise _invalid(tag, f"nothing stands behind {letter!r}")
-    if len(set(letters)) < len(letters):
-        raise _invalid(tag, "an extension comes twice")
-    return subtags[: singletons[0]]
-
-
-def _misfit(subtag: str, known: _Known) -> str:
-    """Why a subtag behind the language is refused."""
-    looks_like_script = len(subtag) == 4 and subtag.isalpha()
-    looks_like_region = len(subtag) == (3 if subtag.isdigit() else 2)
-    if looks_like_script and not known.is_script(subtag.title()):
-        return f"{subtag!r} is no script subtag"
-    if looks_like_region and not known.is_region(subtag.upper()):
-        return f"{subtag!r} is no region subtag"
-    if looks_like_script or looks_like_region or known.is_language(subtag):
-        return f"{subtag!r} stands in the wrong place"
-    return f"{subtag!r} is no variant subtag"
-
-
-def _invalid(tag: str, problem: str) -> InvalidLocaleError:
-    return InvalidLocaleError(f"{_short(tag)} is no locale: {problem}; {_ADVICE}")
-
-
-def _short(text: str) -> str:
-    """One line (repr escapes line breaks), however long the text."""
-    return repr(text if len(text) <= 40 else f"{text[:40]}…")

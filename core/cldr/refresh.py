@@ -1,4 +1,4 @@
-"""Write `locales.json` and `LICENSE-unicode.txt` anew from the published packages.
+"""Write `locales.json`, `matching.json` and `LICENSE-unicode.txt` anew from published packages.
 
 For maintainers, after a release of CLDR; needs Python 3.11 and npm, and nothing else:
 
@@ -11,6 +11,7 @@ versions always give the same bytes.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -26,6 +27,13 @@ CLDR = "cldr-core@48.0.0"
 REGISTRY = "language-subtag-registry@0.4.2"
 
 HERE = Path(__file__).resolve().parent
+
+# unicode_language_id of UTS #35: what an alias replaces subtag by subtag.
+LANGUAGE_ID = re.compile(
+    r"(?:[a-z]{2,3}|[a-z]{5,8})(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|[0-9]{3}))?"
+    r"(?:-(?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*"
+)
+REGION = re.compile(r"[A-Z]{2}|[0-9]{3}")
 
 
 class Package:
@@ -78,28 +86,100 @@ def iana(package: Package) -> dict[str, Any]:
 
 
 def cldr(package: Package) -> dict[str, Any]:
-    """The explicit parents, and the script that each language is likely written in."""
+    """The explicit parents, the likely subtags and the aliases."""
     parents = package.json("supplemental/parentLocales.json")["supplemental"]["parentLocales"]
-    likely = package.json("supplemental/likelySubtags.json")["supplemental"]["likelySubtags"]
-    script_of = {tag: maximal.split("-")[1] for tag, maximal in likely.items()}
-    likely_scripts: dict[str, set[str]] = defaultdict(set)
-    for tag, script in script_of.items():
-        language, *rest = tag.split("-")
-        by_language = not rest
-        # sr-ME is written in Latn, sr alone in Cyrl; a region that changes nothing is left out.
-        by_region = (
-            len(rest) == 1
-            and len(rest[0]) != len("Latn")
-            and language != "und"
-            and script_of.get(language) != script
-        )
-        if by_language or by_region:
-            likely_scripts[script].add(tag)
     return {
         "cldr_version": package.json("package.json")["version"],
         "parents": parents["parentLocale"],
-        "likely_scripts": {script: joined(tags) for script, tags in likely_scripts.items()},
+        **likely(package),
+        **aliases(package),
     }
+
+
+def likely(package: Package) -> dict[str, Any]:
+    """The likely subtags: what to add, and to which tags.
+
+    Nearly every entry adds a script and a region to a language that stays as it is, so that one
+    line serves many tags. Where the language is unknown the whole tag is written.
+    """
+    table = package.json("supplemental/likelySubtags.json")["supplemental"]["likelySubtags"]
+    added: dict[str, set[str]] = defaultdict(set)
+    unknown: dict[str, str] = {}
+    for tag, maximal in table.items():
+        language, _, rest = tag.partition("-")
+        if language == "und":
+            unknown[rest] = maximal
+        else:
+            kept, _, addition = maximal.partition("-")
+            assert kept == language, tag
+            added[addition].add(tag)
+    return {
+        "likely_subtags": {addition: joined(tags) for addition, tags in added.items()},
+        "likely_subtags_of_und": unknown,
+    }
+
+
+def aliases(package: Package) -> dict[str, Any]:
+    """The aliases of UTS #35, Annex C, by what they replace.
+
+    A replacement of several words is a choice, the default first. A legacy tag (`i-klingon`,
+    `zh-min-nan`) is no Unicode language identifier and is replaced before it is taken apart.
+    """
+    tables = package.json("supplemental/aliases.json")["supplemental"]["metadata"]["alias"]
+
+    def table(name: str) -> dict[str, str]:
+        return {tag: entry["_replacement"] for tag, entry in tables[name].items()}
+
+    language = table("languageAlias")
+    legacy = {tag for tag in language if not LANGUAGE_ID.fullmatch(tag)}
+    return {
+        "legacy_tags": {tag.lower(): language[tag] for tag in legacy},
+        "language_aliases": {tag: language[tag] for tag in language.keys() - legacy},
+        "script_aliases": table("scriptAlias"),
+        # Codes of three letters (DEU for DE) can't stand in a tag.
+        "region_aliases": {
+            region: instead
+            for region, instead in table("territoryAlias").items()
+            if REGION.fullmatch(region)
+        },
+        "variant_aliases": table("variantAlias"),
+        "subdivision_aliases": table("subdivisionAlias"),
+    }
+
+
+def matching(package: Package) -> dict[str, Any]:
+    """The distances between languages, scripts and regions (UTS #35, "Language Matching").
+
+    The rules keep CLDR's order, as the first that fits counts: `desired supported distance`, and
+    `oneway` where it doesn't hold the other way round.
+    """
+    written = package.json("supplemental/languageMatching.json")["supplemental"]
+    data = written["languageMatching"]["written-new"]
+    rules = []
+    for rule in data["languageMatch"]:
+        words = [rule["_desired"], rule["_supported"], str(rule["_distance"])]
+        rules.append(" ".join([*words, "oneway"] if rule.get("_oneway") else words))
+    return {
+        "cldr_version": package.json("package.json")["version"],
+        "paradigm_locales": " ".join(data["paradigmLocales"]["_locales"]),
+        # `HK+MO`: a union; a number such as 019 is a region that contains others.
+        "match_variables": {
+            name: entry["_value"] for name, entry in data["matchVariables"].items()
+        },
+        "language_matches": rules,
+        "region_contains": containment(package),
+    }
+
+
+def containment(package: Package) -> dict[str, str]:
+    """The regions within each region of several, groupings such as 419 among them."""
+    table = package.json("supplemental/territoryContainment.json")["supplemental"]
+    within: dict[str, set[str]] = defaultdict(set)
+    for name, entry in table["territoryContainment"].items():
+        region, _, status = name.partition("-status-")
+        if status != "deprecated":
+            within[region] |= set(entry["_contains"])
+    return {region: joined(members) for region, members in within.items()}
 
 
 def joined(words: set[str]) -> str:
@@ -107,14 +187,21 @@ def joined(words: set[str]) -> str:
     return " ".join(sorted(words))
 
 
+def write(name: str, data: dict[str, Any]) -> None:
+    """Write one data file, a short line for each entry, so that its diff can be read."""
+    text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+    (HERE / name).write_text(text, encoding="utf-8", newline="\n")
+
+
 def main() -> None:
-    """Fetch both packages and write both files."""
+    """Fetch both packages and write the files."""
     with tempfile.TemporaryDirectory() as folder:
         cldr_package = Package(CLDR, Path(folder))
-        data = cldr(cldr_package) | iana(Package(REGISTRY, Path(folder)))
+        locales = cldr(cldr_package) | iana(Package(REGISTRY, Path(folder)))
+        distances = matching(cldr_package)
         licence = cldr_package.text("LICENSE")
-    text = json.dumps(data, indent=1, sort_keys=True) + "\n"
-    (HERE / "locales.json").write_text(text, encoding="utf-8", newline="\n")
+    write("locales.json", locales)
+    write("matching.json", distances)
     (HERE / "LICENSE-unicode.txt").write_text(licence, encoding="utf-8", newline="\n")
 
 
