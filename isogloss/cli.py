@@ -10,8 +10,10 @@ from click.exceptions import NoArgsIsHelpError
 
 from . import __version__
 from .core.errors import IsoglossError
-from .registry_commands import history, ls, promote, publish, resolve, rollback, show
-from .serving_commands import bench, demo, doctor, predict
+from .locale_commands import alias_locale, resolve
+from .machine_commands import bench, demo, doctor
+from .registry_commands import history, ls, promote, publish, rollback, show
+from .serving_commands import embed, predict, rerank
 from .training_commands import evaluate, pretrain, train
 
 if TYPE_CHECKING:
@@ -36,10 +38,13 @@ for command in (
     ls,
     show,
     resolve,
+    alias_locale,
     promote,
     rollback,
     history,
     predict,
+    embed,
+    rerank,
     bench,
     doctor,
 ):

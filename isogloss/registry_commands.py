@@ -1,4 +1,4 @@
-"""`publish`, `ls`, `show`, `resolve`, `promote`, `rollback` and `history`. They need no torch."""
+"""`publish`, `ls`, `show`, `promote`, `rollback` and `history`. They need no torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def publish(
 ) -> None:
     """Check an adapter folder and publish it."""
     from .adapters.files import read_adapter_folder
-    from .registry.registry import check_name
+    from .registry.names import check_name
 
     # All checks first: a mistake makes no registry.
     check_name("alias", alias)
@@ -105,27 +105,6 @@ def show(version: str, registry_folder: Path | None, as_json: bool) -> None:
         print_json(found)
         return
     print_table(["field", "value"], [[key, _one_line(value)] for key, value in found.items()])
-
-
-@click.command()
-@click.argument("locale")
-@task_option
-@alias_option
-@registry_option
-@json_option
-def resolve(
-    locale: str, task: str, alias: str, registry_folder: Path | None, as_json: bool
-) -> None:
-    """Say which version answers for LOCALE, and why."""
-    with open_registry(registry_folder) as registry:
-        found = registry.resolve(locale, task, alias=alias)
-    if as_json:
-        print_json(plain(found) | {"name": found.version.name if found.version else None})
-        return
-    click.echo(f"{found.requested}: {found.version.name if found.version else 'nothing answers'}")
-    click.echo(f"stage: {found.stage}")
-    for step in found.trace:
-        click.echo(f"  {step}")
 
 
 @click.command()

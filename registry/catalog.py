@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlalchemy as sa
 
 from ..core.errors import UnknownAliasError, UnknownVersionError
-from .database import Database
-from .records import Alias, AliasChange, StoredFile, Version
+from .database import Database, announce
+from .records import Alias, AliasChange, LocaleAlias, Published, StoredFile, Version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
@@ -80,6 +82,23 @@ ALIAS_HISTORY = sa.Table(
     sa.Index("ix_alias_history_task", "task"),
 )
 
+# One row. A process that keeps what it has read looks here whether that is still true.
+GENERATION = sa.Table(
+    "generation",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+
+LOCALE_ALIASES = sa.Table(
+    "locale_aliases",
+    METADATA,
+    sa.Column("locale", sa.String(255), primary_key=True),
+    sa.Column("instead", sa.String(255), nullable=False),
+    sa.Column("changed_at", sa.String(32), nullable=False),
+    sa.Column("changed_by", sa.String(255), nullable=False),
+)
+
 
 class Catalog:
     """Queries and changes; each method is one transaction.
@@ -88,14 +107,19 @@ class Catalog:
     aliases and digests are taken as they are: whoever calls has checked them.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the database file; it is made, or its schema brought up to date, where need be.
+    def __init__(self, where: Path | sa.URL, *, create: bool = True) -> None:
+        """Open the database; it is made, or its schema brought up to date, where need be.
+
+        Args:
+            where: an SQLite file, or the URL of a PostgreSQL database.
+            create: make the tables where there are none.
 
         Raises:
-            RegistryNotFoundError: the file can't be used, belongs to something else, or was
-                written by a newer release.
+            RegistryNotFoundError: it can't be used, belongs to something else, was written by a
+                newer release, or there is nothing and `create` is False.
+            RegistryUnavailableError: its server can't be reached.
         """
-        self._database = Database(path)
+        self._database = Database(where, create=create)
 
     def close(self) -> None:
         """Close the database's connections."""
@@ -209,18 +233,73 @@ class Catalog:
         self, *, locale: str | None = None, task: str | None = None, alias: str | None = None
     ) -> list[Alias]:
         """Aliases, sorted by task, locale and alias."""
-        query = (
-            sa.select(ALIASES)
-            .where(*_matches(ALIASES, locale=locale, task=task, alias=alias))
-            .order_by(ALIASES.c.task, ALIASES.c.locale, ALIASES.c.alias)
-        )
+        here = _matches(ALIASES, locale=locale, task=task, alias=alias)
         with self._database.reading() as connection:
-            return [Alias(**row._mapping) for row in connection.execute(query)]
+            found = connection.execute(sa.select(ALIASES).where(*here)).all()
+        # Not by the database, which may sort as people of some country do.
+        return sorted(
+            (Alias(**row._mapping) for row in found),
+            key=lambda alias: (alias.task, alias.locale, alias.alias),
+        )
 
     def history(self, locale: str, task: str, *, alias: str) -> list[AliasChange]:
         """The moves of an alias, newest first."""
         with self._database.reading() as connection:
             return _history(connection, locale, task, alias)
+
+    def listening(self) -> AbstractContextManager[Callable[[float], bool]]:
+        """As `Database.listening`: a connection that hears of changes."""
+        return self._database.listening()
+
+    def generation(self) -> int:
+        """A number that grows with every change of what may answer for a locale."""
+        with self._database.reading() as connection:
+            return _generation(connection)
+
+    def published(self, *, task: str, alias: str) -> Published:
+        """What may answer for a locale, of one task and alias; all of it at one time."""
+        here = _matches(ALIASES, task=task, alias=alias)
+        digests = sa.select(ALIASES.c.locale, ALIASES.c.digest).where(*here)
+        instead = sa.select(LOCALE_ALIASES.c.locale, LOCALE_ALIASES.c.instead)
+        with self._database.reading() as connection:
+            return Published(
+                generation=_generation(connection),
+                digests=dict(connection.execute(digests).all()),
+                locale_aliases=dict(connection.execute(instead).all()),
+            )
+
+    def set_locale_alias(self, locale: str, instead: str, *, by: str) -> None:
+        """Have a locale answered as another, whatever it was answered as before."""
+        values = {"instead": instead, "changed_at": utc_now(), "changed_by": by}
+        with self._database.writing() as connection:
+            connection.execute(
+                sa.delete(LOCALE_ALIASES).where(*_matches(LOCALE_ALIASES, locale=locale))
+            )
+            connection.execute(sa.insert(LOCALE_ALIASES).values(locale=locale, **values))
+            _next_generation(connection)
+
+    def remove_locale_alias(self, locale: str) -> None:
+        """Have a locale answered as itself again.
+
+        Raises:
+            UnknownAliasError: it is no alias.
+        """
+        gone = sa.delete(LOCALE_ALIASES).where(*_matches(LOCALE_ALIASES, locale=locale))
+        with self._database.writing() as connection:
+            if connection.execute(gone).rowcount == 0:
+                raise UnknownAliasError(
+                    f"{locale} is no alias of a locale in this registry; "
+                    "`isogloss alias-locale list` shows those there are"
+                )
+            _next_generation(connection)
+
+    def locale_aliases(self) -> list[LocaleAlias]:
+        """The locales that are answered as others, sorted."""
+        with self._database.reading() as connection:
+            found = connection.execute(sa.select(LOCALE_ALIASES)).all()
+        return sorted(
+            (LocaleAlias(**row._mapping) for row in found), key=lambda alias: alias.locale
+        )
 
 
 def utc_now() -> str:
@@ -260,6 +339,19 @@ def _point(
             reason=reason,
         )
     )
+    _next_generation(connection)
+
+
+def _generation(connection: sa.Connection) -> int:
+    number = connection.scalar(sa.select(GENERATION.c.number))
+    assert isinstance(number, int)
+    return number
+
+
+def _next_generation(connection: sa.Connection) -> None:
+    """To be called in every transaction that changes what may answer."""
+    connection.execute(sa.update(GENERATION).values(number=GENERATION.c.number + 1))
+    announce(connection)
 
 
 def _version(connection: sa.Connection, digest: str) -> Version | None:

@@ -114,11 +114,37 @@ class AliasChange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocaleAlias:
+    """A locale that is answered as another."""
+
+    locale: str
+    """Canonical BCP 47 tag: `bar`, `ar-EG`."""
+    instead: str
+    """What takes its place, likewise: `de`, `arz`."""
+    changed_at: str
+    """UTC, ISO 8601, microseconds."""
+    changed_by: str
+    """The account that declared it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The state of the catalogue that resolution looks at."""
+
+    generation: int
+    """Its generation."""
+    digests: Mapping[str, str] = field(hash=False)
+    """Locale → digest of the version that answers there, for one task and alias."""
+    locale_aliases: Mapping[str, str] = field(hash=False)
+    """Locale → the one that takes its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resolution:
     """Which version answers for a requested locale, and why."""
 
     requested: str
-    """The locale, as it was requested."""
+    """The locale, as it was requested; several are joined by commas."""
     locale: str | None
     """The locale of the version that answers; None: nothing but the bare base."""
     version: Version | None
@@ -126,9 +152,14 @@ class Resolution:
     stage: Stage
     """How it was found; `base` where nothing was."""
     distance: int | None
-    """CLDR's distance between the two locales; None: not computed."""
+    """CLDR's distance between the two locales; None: at `default` and `base`, and where the
+    version was asked for by name."""
     trace: tuple[str, ...]
-    """What was tried, in order, one sentence a step."""
+    """What was tried and what was refused, in order, one line each."""
+    script_changed: bool = False
+    """Whether the version was trained on another script than that of the request."""
+    blend: tuple[tuple[str, float], ...] = ()
+    """Names of versions and their weights, where the policy asks for a blend; with a sum of 1."""
 
 
 def manifest_digest(files: Iterable[StoredFile]) -> str:

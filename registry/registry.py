@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,82 +9,79 @@ from typing import TYPE_CHECKING, Self
 from ..core.errors import (
     InputError,
     RegistryError,
-    RegistryNotFoundError,
     UnknownAliasError,
     UnknownVersionError,
 )
-from ..core.locale import parse_locale
-from ..core.settings import Settings
-from .blobs import BlobStore, make_folder
+from ..core.locale import check_registered, parse_locale
+from .answers import Answers
 from .catalog import Catalog, utc_now
-from .records import Resolution, StoredFile, Version, manifest_digest
-from .resolution import LocaleResolver
+from .changes import Watcher
+from .location import locate
+from .names import account, canonical, check_name, check_names
+from .records import StoredFile, Version, manifest_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from ..adapters.files import CheckedFolder
-    from .records import Alias, AliasChange
+    from .blobs import BlobStore
+    from .changes import WatchState
+    from .policy import Policy
+    from .records import Alias, AliasChange, LocaleAlias, Resolution
 
 PRODUCTION = "production"
 """The alias that answers unless another is asked for."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION_NAME = re.compile(
     r"(?:(?P<task>[^/@]+)/(?P<locale>[^/@]+)@)?(?P<digest>[0-9a-fA-F]{6,64})"
 )
 
 
 class Registry:
-    """A folder with a catalogue (`registry.db`) and the content of every version (`blobs/`).
+    """A catalogue, and a store with the content of every version.
 
-    May be used by several threads, and the folder by several processes, at once. Every method
-    that looks into it raises RegistryError where the catalogue can't be read or written.
+    They are `registry.db` and `blobs/` in a folder, or a PostgreSQL database and an object store.
+    May be used by several threads, and the places by several processes, at once. Every method
+    that looks into it raises RegistryError where the catalogue can't be read or written, and its
+    kind RegistryUnavailableError where it can't be reached now.
     """
 
-    def __init__(self, catalog: Catalog, blobs: BlobStore) -> None:
+    def __init__(self, catalog: Catalog, blobs: BlobStore, *, policy: Policy | None = None) -> None:
         self._catalog = catalog
         self._blobs = blobs
+        self._answers = Answers(catalog, policy)
 
     @classmethod
-    def open(cls, folder: str | Path | None = None, *, create: bool = True) -> Registry:
+    def open(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        database: str | Path | None = None,
+        blobs: str | Path | None = None,
+        create: bool = True,
+        policy: Policy | None = None,
+    ) -> Registry:
         """Open a registry, or make an empty one.
 
         Args:
-            folder: where it is; None: the folder that ISOGLOSS_REGISTRY names, else `registry` in
-                the user's data folder.
+            folder: where it is, or a TOML file with `database` and `blobs`; None: what
+                ISOGLOSS_REGISTRY names, else `registry` in the user's data folder.
+            database: instead of a folder: an SQLite file or URL, or `postgresql://…`.
+            blobs: together with it: a folder, or a URL that fsspec knows, such as `s3://…`.
             create: make it where there is none.
+            policy: how far an adapter may be from the locale of a request; None: the default one.
 
         Raises:
             RegistryNotFoundError: there is none and `create` is False, the folder can't be used,
                 or a newer release wrote it.
+            RegistryUnavailableError: the database can't be reached.
+            InputError: arguments or settings that make no sense, or a package that is missing.
         """
-        folder = (
-            Settings.from_environment().registry if folder is None else Path(folder).expanduser()
-        )
-        database = folder / "registry.db"
-        try:
-            is_file, is_registry = folder.exists() and not folder.is_dir(), database.is_file()
-        except OSError as error:  # a name that is too long, a folder that may not be entered
-            raise RegistryNotFoundError(
-                f"no registry at {folder}: {error.strerror}; give another folder"
-            ) from None
-        if is_file:
-            raise RegistryNotFoundError(
-                f"{folder} is a file, and a registry is a folder; give another path"
-            )
-        if not create and not is_registry:
-            raise RegistryNotFoundError(
-                f"no registry at {folder}; publish an adapter there first, or give another folder"
-            )
-        try:
-            make_folder(folder)
-        except OSError as error:
-            raise RegistryNotFoundError(
-                f"no registry can be made at {folder}: {error.strerror}; give another folder"
-            ) from None
-        return cls(Catalog(database), BlobStore(folder / "blobs"))
+        location = locate(folder, database=database, blobs=blobs)
+        location.prepare(create=create)
+        store = location.open_blobs()
+        return cls(Catalog(location.database, create=create), store, policy=policy)
 
     def close(self) -> None:
         """Close the connections to the catalogue."""
@@ -170,7 +165,7 @@ class Registry:
             )
         except OSError as error:
             raise RegistryError(
-                f"the adapter can't be stored in {self._blobs.folder}: {error.strerror}; "
+                f"the adapter can't be stored in {self._blobs.place}: {error.strerror}; "
                 "check the disk and the permissions"
             ) from error
         version = Version(
@@ -190,38 +185,74 @@ class Registry:
             bytes=sum(file.size for file in files),
             created_at=spec.created_at,
             published_at=utc_now(),
-            published_by=_account(),
+            published_by=account(),
         )
         return self._catalog.publish(version, alias=alias)
 
-    def resolve(self, locale: str, task: str, *, alias: str = PRODUCTION) -> Resolution:
-        """Find the version that answers for a locale.
+    def watch(
+        self,
+        on_change: Callable[[int], object],
+        on_state: Callable[[WatchState], object] | None = None,
+    ) -> Watcher:
+        """Have functions called when something changed that may answer, or the catalogue is away.
+
+        Args:
+            on_change: gets the catalogue's generation, as `Watcher` describes.
+            on_state: gets the state of the watch.
+
+        Returns:
+            A watcher, not started yet; `with` it, or its `start` and `stop`.
+        """
+        return Watcher(self._catalog, on_change=on_change, on_state=on_state)
+
+    def resolve(
+        self, locale: str | Sequence[str], task: str, *, alias: str = PRODUCTION
+    ) -> Resolution:
+        """Find the version that answers for a locale, as `LocaleResolver` does.
 
         Where nothing does, the resolution's version is None, and its stage is `base`.
 
         Args:
-            locale: BCP 47 tag, in any case.
-            task: the task's name.
+            locale: BCP 47 tag in any case, a list of them, or an Accept-Language header.
+            task: the task's name; other tasks' adapters have no part in it.
             alias: only versions that have this alias answer.
 
         Raises:
-            InvalidLocaleError: not a BCP 47 tag.
+            InvalidLocaleError: an ill-formed tag or header, or an empty list.
             InputError: a task or alias that is no name.
         """
-        check_name("task", task)
-        check_name("alias", alias)
-        digests = {
-            found.locale: found.digest for found in self._catalog.aliases(task=task, alias=alias)
-        }
-        match = LocaleResolver(digests).resolve(locale)
-        return Resolution(
-            requested=match.requested,
-            locale=match.locale,
-            version=self._find(digests[match.locale]) if match.locale is not None else None,
-            stage=match.stage,
-            distance=match.distance,
-            trace=match.trace,
-        )
+        check_names(task=task, alias=alias)
+        return self._answers.resolve(locale, task, alias)
+
+    def locale_alias(self, locale: str, instead: str) -> None:
+        """Have a locale answered as another, in every task: `("bar", "de")`, `("ar-EG", "arz")`.
+
+        Adapters that are published under the locale itself go first. Longer requests follow:
+        bar-AT is answered as de-AT.
+
+        Raises:
+            InvalidLocaleError: not a BCP 47 tag, or a subtag that is not registered.
+            InputError: both are the same locale.
+        """
+        tags = [parse_locale(tag) for tag in (locale, instead)]
+        for tag in tags:
+            check_registered(tag)
+        if tags[0] == tags[1]:
+            raise InputError(f"{locale!r} and {instead!r} are one locale; give two")
+        self._catalog.set_locale_alias(str(tags[0]), str(tags[1]), by=account())
+
+    def remove_locale_alias(self, locale: str) -> None:
+        """Have a locale answered as itself again.
+
+        Raises:
+            UnknownAliasError: it is no alias.
+            InvalidLocaleError: not a BCP 47 tag.
+        """
+        self._catalog.remove_locale_alias(str(parse_locale(locale)))
+
+    def locale_aliases(self) -> list[LocaleAlias]:
+        """The locales that are answered as others, sorted."""
+        return self._catalog.locale_aliases()
 
     def version(self, name: str) -> Version:
         """Look up a version by name.
@@ -263,8 +294,8 @@ class Registry:
             InvalidLocaleError: not a BCP 47 tag.
             InputError: a task that is no name.
         """
-        _check_names(task=task)
-        return self._catalog.versions(locale=_canonical(locale), task=task)
+        check_names(task=task)
+        return self._catalog.versions(locale=canonical(locale), task=task)
 
     def aliases(
         self, *, locale: str | None = None, task: str | None = None, alias: str | None = None
@@ -275,8 +306,8 @@ class Registry:
             InvalidLocaleError: not a BCP 47 tag.
             InputError: a task or alias that is no name.
         """
-        _check_names(task=task, alias=alias)
-        return self._catalog.aliases(locale=_canonical(locale), task=task, alias=alias)
+        check_names(task=task, alias=alias)
+        return self._catalog.aliases(locale=canonical(locale), task=task, alias=alias)
 
     def history(self, locale: str, task: str, *, alias: str = PRODUCTION) -> list[AliasChange]:
         """Every move of an alias, newest first.
@@ -286,7 +317,7 @@ class Registry:
             InvalidLocaleError: not a BCP 47 tag.
             InputError: a task or alias that is no name.
         """
-        _check_names(task=task, alias=alias)
+        check_names(task=task, alias=alias)
         tag = str(parse_locale(locale))
         changes = self._catalog.history(tag, task, alias=alias)
         if not changes:
@@ -313,7 +344,7 @@ class Registry:
         check_name("alias", alias)
         if isinstance(version, str):
             version = self.version(version)
-        self._catalog.promote(version.digest, alias=alias, by=_account(), reason=reason)
+        self._catalog.promote(version.digest, alias=alias, by=account(), reason=reason)
 
     def rollback(
         self, locale: str, task: str, *, alias: str = PRODUCTION, reason: str | None = None
@@ -334,9 +365,9 @@ class Registry:
             InvalidLocaleError: not a BCP 47 tag.
             InputError: a task or alias that is no name.
         """
-        _check_names(task=task, alias=alias)
+        check_names(task=task, alias=alias)
         return self._catalog.rollback(
-            str(parse_locale(locale)), task, alias=alias, by=_account(), reason=reason
+            str(parse_locale(locale)), task, alias=alias, by=account(), reason=reason
         )
 
     def read(self, version: Version) -> dict[str, bytes]:
@@ -346,40 +377,3 @@ class Registry:
             DamagedBlobError: content is missing or doesn't match its digest.
         """
         return {file.path: self._blobs.get(file.sha256) for file in version.files}
-
-    def _find(self, digest: str) -> Version:
-        version = self._catalog.version(digest)
-        if version is None:
-            raise UnknownVersionError(f"version {digest} has just been removed; try again")
-        return version
-
-
-def check_name(what: str, name: str) -> None:
-    """Check the name of a task or an alias.
-
-    Raises:
-        InputError: it is none.
-    """
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{what} {name!r} is no name; use up to 64 of a-z, 0-9, '.', '_' and '-', "
-            "a letter or digit first"
-        )
-
-
-def _check_names(**names: str | None) -> None:
-    for what, name in names.items():
-        if name is not None:
-            check_name(what, name)
-
-
-def _canonical(locale: str | None) -> str | None:
-    return None if locale is None else str(parse_locale(locale))
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    # A container may run as a user that has no name.
-    except (OSError, KeyError, ImportError):
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"

@@ -79,3 +79,19 @@ def test_a_path_with_characters_that_mean_something_elsewhere(tmp_path: Path) ->
     with Registry.open(folder) as registry:
         assert registry.versions() == []
     assert (folder / "registry.db").is_file()
+
+
+def test_a_registry_of_the_first_release_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    Catalog(path).close()
+    for statement in (
+        "DROP TABLE generation",
+        "DROP TABLE locale_aliases",
+        "UPDATE alembic_version SET version_num = '0001'",
+    ):
+        query(path, statement)
+    with Registry.open(tmp_path) as registry:
+        assert registry.locale_aliases() == []
+        registry.locale_alias("bar", "de")
+    assert query(path, "SELECT number FROM generation") == [(1,)]
+    assert query(path, "SELECT version_num FROM alembic_version") == [(migrations.HEAD,)]

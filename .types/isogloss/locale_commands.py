@@ -1,0 +1,1 @@
+../../isogloss/locale_commands.py

@@ -1,0 +1,1 @@
+../../isogloss/machine_commands.py
