@@ -15,9 +15,14 @@ def write_card(spec: AdapterSpec) -> str:
     language = spec.locale.split("-", maxsplit=1)[0]
     settings = "\n".join(f"- {key}: {_readable(value)}" for key, value in spec.training.items())
     metrics = "\n".join(f"| {name} | {value:.3f} |" for name, value in spec.metrics.items())
+    is_peft = spec.kind == "lora" or spec.prefix_positions == "shifted"
+    library = "peft" if is_peft else "isogloss"
+    other = ", or load it with\n`peft.PeftModel.from_pretrained`" if is_peft else ""
+    labels = ", ".join(f"`{label}`" for label in spec.labels)
+    labels = f"Labels: {labels}.\n\n" if labels else ""
     return f"""---
 base_model: {json.dumps(spec.base)}
-library_name: peft
+library_name: {library}
 language: {json.dumps(language)}
 tags:
 - isogloss
@@ -27,13 +32,11 @@ tags:
 
 # {spec.task}/{spec.locale}
 
-A {spec.kind} adapter of rank {spec.rank} for the task *{spec.task}* ({spec.task_type}) in the
+{_form(spec)} for the task *{spec.task}* ({spec.task_type}) in the
 locale `{spec.locale}`, on the frozen base `{spec.base}` (fingerprint
 `{spec.base_fingerprint}`).
 
-Labels: {", ".join(f"`{label}`" for label in spec.labels)}.
-
-| dev set | |
+{labels}| dev set | |
 |---|---|
 {metrics}
 
@@ -41,9 +44,18 @@ Training data: sha256 `{spec.data_digest}`. Settings:
 
 {settings}
 
-Made {spec.created_at}. Publish it with `isogloss publish`, or load it with
-`peft.PeftModel.from_pretrained`.
+Made {spec.created_at}. Publish it with `isogloss publish`{other}.
 """
+
+
+def _form(spec: AdapterSpec) -> str:
+    if spec.kind == "prefix":
+        length, positions = spec.prefix_length, spec.prefix_positions
+        return f"A prefix adapter of length {length} (text positions {positions})"
+    if spec.bottleneck is not None:
+        form = spec.bottleneck
+        return f"A bottleneck adapter ({form.placement}, size {form.size}, {form.activation})"
+    return f"A {spec.kind} adapter of rank {spec.rank}"
 
 
 def _readable(value: object) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..core.delta import SlotImage
 from ..core.encoder import load_encoder
 from ..core.engine import Engine
+from ..core.errors import UnsupportedAdapterError
 from ..core.progress import Progress
 from .data import check_labels, read_examples
 from .files import read_adapter_folder
-from .loading import classify, load_adapter
+from .heads import apply_heads
+from .loading import load_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from .loading import LoadedAdapter
 
 ROWS_A_BATCH = 32
+WHOLE = ((0, 1.0),)  # the adapter in slot 0, at full weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +78,19 @@ def evaluate(
     """
     # The figures don't depend on locale and task, which a plain PEFT folder doesn't know.
     checked = read_adapter_folder(folder, base=base, labels=labels, locale="und", task="evaluation")
+    if checked.spec.task_type != "sequence-classification":
+        raise UnsupportedAdapterError(
+            f"{folder} is an adapter for {checked.spec.task_type}; this release evaluates "
+            "sequence classification"
+        )
     examples = read_examples(data)
     check_labels(examples, checked.spec.labels, data)
     assert checked.base is not None, "without trust_base the base was found"
     encoder = load_encoder(checked.base.folder, device=device)
-    engine = Engine(encoder, slots=1)
     adapter = load_adapter(checked.files, encoder)
-    engine.bank.put(0, adapter.updates)
+    image = SlotImage.of(adapter.delta)
+    engine = Engine(encoder, slots=1, slot_bytes=max(1, image.nbytes))
+    engine.bank.put(0, image)
     return judge(engine, adapter, examples)
 
 
@@ -93,9 +103,10 @@ def judge(engine: Engine, adapter: LoadedAdapter, examples: Sequence[Example]) -
     predicted: list[str] = []
     with Progress("evaluate", total=len(rows), unit="rows") as progress:
         for first in range(0, len(rows), ROWS_A_BATCH):
-            batch = [replace(row, slot=0) for row, _ in rows[first : first + ROWS_A_BATCH]]
-            logits = classify(engine, batch, {0: adapter.head})
-            predicted.extend(labels[int(row.argmax())] for row in logits)
+            batch = [replace(row, mix=WHOLE) for row, _ in rows[first : first + ROWS_A_BATCH]]
+            packed, hidden = engine.forward(batch)
+            logits = apply_heads(packed, hidden, [adapter.head] * len(batch))
+            predicted.extend(labels[int(row.argmax())] for row in logits if row is not None)
             progress.advance(len(batch))
     gold = [example.label for example in examples]
     occurring = sorted({*gold, *predicted})

@@ -1,28 +1,33 @@
-"""An adapter's files, to tensors on the base's device."""
+"""An adapter's files, to what its slot and its head need, on the host."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..core.engine import POOLER
+from ..core.delta import Delta
 from ..core.errors import BaseMismatchError
-from .files import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, check_tensors
-from .heads import ClassificationHead, Dense, build_head, head_tensors
-from .lora import LoraLayout
+from .bottleneck import BottleneckLayout
+from .describe import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, check_labels
+from .heads import Dense, build_head
+from .layout import HEAD_PREFIXES, check_tensors, expected_tensors, parse_layout
+from .prefix import PrefixLayout
 from .spec import AdapterSpec
-from .weights import check_finite, read_header
+from .targets import POOLER
+from .weights import load_arrays, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
-    from ..core.bank import LowRank
+    from ..core.delta import LowRank
     from ..core.encoder import Encoder
-    from ..core.engine import Engine
-    from ..core.packing import Row
+    from .heads import Head
+    from .layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +36,15 @@ class LoadedAdapter:
 
     spec: AdapterSpec
     """What it is."""
-    updates: dict[str, LowRank]
-    """Low-rank updates by module of the encoder."""
-    head: ClassificationHead
-    """Its head."""
+    delta: Delta
+    """What it adds to the encoder, fp32, on the host."""
+    head: Head | None
+    """Its head, on the encoder's device; None for masked-LM, whose head is the base's own."""
 
     @property
     def bytes(self) -> int:
         """Bytes of its tensors, head included."""
-        return sum(update.bytes for update in self.updates.values()) + self.head.own_bytes
+        return self.delta.nbytes + (self.head.own_bytes if self.head is not None else 0)
 
 
 def load_adapter(files: Mapping[str, bytes], encoder: Encoder) -> LoadedAdapter:
@@ -52,8 +57,6 @@ def load_adapter(files: Mapping[str, bytes], encoder: Encoder) -> LoadedAdapter:
         BaseMismatchError: it was trained on another base.
         AdapterError: files that don't fit the base, or one another.
     """
-    from safetensors.torch import load
-
     spec = AdapterSpec.from_json(files[SPEC_FILE])
     if spec.base_fingerprint is not None and spec.base_fingerprint != encoder.fingerprint:
         raise BaseMismatchError(
@@ -62,23 +65,57 @@ def load_adapter(files: Mapping[str, bytes], encoder: Encoder) -> LoadedAdapter:
             "load the base that it was trained on"
         )
     shape = encoder.shape
-    layout = LoraLayout.parse(json.loads(files[CONFIG_FILE]), shape)
+    config: dict[str, Any] | None = json.loads(files[CONFIG_FILE]) if CONFIG_FILE in files else None
     header = read_header(files[WEIGHTS_FILE])
-    check_tensors(header, layout.tensors(shape) | head_tensors(shape, len(spec.labels)))
-    check_finite(files[WEIGHTS_FILE], header)
-    tensors = load(files[WEIGHTS_FILE])
-    updates = {
-        name: update.to(encoder.device, encoder.dtype)
-        for name, update in layout.build(tensors, shape).items()
-    }
+    layout = parse_layout(spec, config, shape, header)
+    check_labels(spec, header)
+    check_tensors(header, expected_tensors(spec, layout, shape))
+    arrays = load_arrays(files[WEIGHTS_FILE], header)
+    delta, pooler_update = _delta(spec, layout, arrays, encoder)
     head = build_head(
-        tensors,
+        spec,
+        arrays,
         shape,
+        key_prefix=HEAD_PREFIXES[spec.kind],
         pooler=_pooler(encoder),
-        pooler_update=updates.pop(POOLER, None),
-        device=encoder.device,
+        pooler_update=pooler_update,
     )
-    return LoadedAdapter(spec=spec, updates=updates, head=head)
+    if head is not None:
+        head = head.to(encoder.device)
+    return LoadedAdapter(spec=spec, delta=delta, head=head)
+
+
+def _delta(
+    spec: AdapterSpec,
+    layout: Layout,
+    arrays: Mapping[str, NDArray[np.float32]],
+    encoder: Encoder,
+) -> tuple[Delta, LowRank | None]:
+    """What is added to the encoder; and to BERT's pooler, which sees rows, in the head."""
+    if isinstance(layout, PrefixLayout):
+        return Delta(prefix=layout.build(arrays, encoder.shape)), None
+    if isinstance(layout, BottleneckLayout):
+        return Delta(bottlenecks=layout.build(arrays)), None
+    if spec.task_type not in ("sequence-classification", "reranking"):
+        layout = layout.without(POOLER)  # nothing reads it there, and XLM-R has none
+    updates = layout.build(arrays, lambda module: dense_weight(encoder, module))
+    pooler_update = updates.pop(POOLER, None)
+    return Delta(low_rank=updates), pooler_update
+
+
+def dense_weight(encoder: Encoder, module: str) -> torch.Tensor:
+    """A linear module's own weight `[out, in]`, in fp32, whatever precision it computes in."""
+    import torch
+
+    from ..core.bank import AdapterLinear
+
+    found = encoder.model.get_submodule(module)
+    if isinstance(found, AdapterLinear):
+        found = found.base
+    if isinstance(found, torch.nn.Linear):
+        return found.weight.float()
+    weight: torch.Tensor = found.dense_weight()  # type: ignore[operator]
+    return weight
 
 
 def _pooler(encoder: Encoder) -> Dense | None:
@@ -87,32 +124,3 @@ def _pooler(encoder: Encoder) -> Dense | None:
     weight = encoder.model.get_parameter(f"{POOLER}.weight")
     bias = encoder.model.get_parameter(f"{POOLER}.bias")
     return Dense(weight=weight.float(), bias=bias.float())
-
-
-def classify(
-    engine: Engine, rows: Sequence[Row], heads: Mapping[int, ClassificationHead]
-) -> list[torch.Tensor]:
-    """Logits of each row, in the order given.
-
-    Args:
-        engine: the resident base, the rows' adapters in their slots.
-        rows: tokenized rows, each with a slot.
-        heads: the head of each slot in use.
-
-    Returns:
-        For each row `[labels of its adapter]`, fp32, on the CPU.
-    """
-    import torch
-
-    with torch.inference_mode():
-        batch, hidden = engine.forward(rows)
-        first_tokens = hidden[batch.starts].float()
-        packed: list[torch.Tensor] = []
-        for segment in batch.segments:
-            assert segment.slot is not None, "a row without an adapter has no head"
-            part = first_tokens[segment.first_row : segment.last_row]
-            packed.extend(heads[segment.slot](part).cpu())
-    logits: list[torch.Tensor] = [packed[0]] * len(rows)
-    for place, result in zip(batch.order.tolist(), packed, strict=True):
-        logits[place] = result
-    return logits

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..core.errors import AdapterConfigError
-from ..core.locale import parse_locale
+from ..core.locale import check_registered, parse_locale, read_tag
 
 FORMAT: Literal[1] = 1
 TASK_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -24,6 +24,28 @@ TaskType = Literal[
     "question-answering",
 ]
 Kind = Literal["lora", "prefix", "bottleneck", "mixture"]
+Pooling = Literal["mean", "cls"]
+PrefixPositions = Literal["shifted", "kept"]
+Placement = Literal["houlsby", "pfeiffer"]
+BottleneckActivation = Literal["relu", "gelu", "swish", "tanh"]
+MAX_BOTTLENECK = 4096
+MAX_PREFIX = 512
+# Fields that only some adapters have; where they are None, the file doesn't name them.
+OPTIONAL = ("pooling", "prefix_length", "prefix_positions", "bottleneck")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckSpec:
+    """The form of a bottleneck adapter, the same in every layer."""
+
+    placement: Placement
+    """`houlsby`: after attention and after the feed-forward part; `pfeiffer`: after the latter."""
+    size: Annotated[int, Field(ge=1, le=MAX_BOTTLENECK)]
+    """Width of the bottleneck."""
+    activation: BottleneckActivation = "relu"
+    """Between the two layers; `gelu` is the exact one, `swish` is x · sigmoid(x)."""
+    scaling: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """Factor of the second layer's result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +67,17 @@ class AdapterSpec:
     labels: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)] = ()
     """Labels in the order of the head's outputs."""
     head: str | None = None
-    """Architecture of the head: `xlm-roberta-classification`, `bert-classification`."""
+    """Architecture of the head: `xlm-roberta-classification`, `bert-classification`,
+    `token-classification`, `question-answering`; None: no tensors of its own."""
+    pooling: Pooling | None = None
+    """How an embedding is made of a text's tokens; None, for an embedding: `mean`."""
+    prefix_length: Annotated[int, Field(ge=1, le=MAX_PREFIX)] | None = None
+    """How many keys and values a prefix adapter adds to each layer."""
+    prefix_positions: PrefixPositions | None = None
+    """Where a prefix adapter's texts begin to count: after the prefix (`shifted`, as PEFT trains
+    them, and what None says of a prefix adapter) or where they do without it (`kept`)."""
+    bottleneck: BottleneckSpec | None = None
+    """The form of a bottleneck adapter."""
     base: Annotated[str, Field(max_length=255)]
     """Name of the base: `mini`, a Hub name, or the name of a folder."""
     base_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -63,9 +95,24 @@ class AdapterSpec:
     format: Literal[1] = FORMAT
     """Version of this file's format."""
 
+    @property
+    def reads_token_types(self) -> bool:
+        """Whether its texts keep their token types (BERT's pairs); else all are zero.
+
+        PEFT's models leave them out in question answering, and in embeddings with a prefix, so
+        adapters that were trained there have never seen any.
+        """
+        if self.kind == "bottleneck" or self.task_type not in ("question-answering", "embedding"):
+            return True
+        return self.task_type == "embedding" and self.kind != "prefix"
+
     def to_json(self) -> bytes:
         """The bytes of `isogloss.json`; equal specs give equal bytes."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        fields = asdict(self)
+        for name in OPTIONAL:
+            if fields[name] is None:
+                del fields[name]
+        text = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
         return f"{text}\n".encode()
 
     @classmethod
@@ -83,11 +130,13 @@ class AdapterSpec:
             raise AdapterConfigError(f"isogloss.json: {_first_problem(error)}") from None
         except ValueError as error:  # `training` may hold NaN, which is no JSON
             raise AdapterConfigError(f"isogloss.json: {error}") from None
-        if spec.locale != str(parse_locale(spec.locale)):
+        # Aliases aside: the next CLDR may have new ones, and this file must stay readable.
+        if spec.locale != str(read_tag(spec.locale)):
             raise AdapterConfigError(
                 f"isogloss.json: locale is {spec.locale!r}; its canonical form is "
                 f"{parse_locale(spec.locale)}"
             )
+        check_registered(parse_locale(spec.locale))
         return spec
 
 

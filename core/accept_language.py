@@ -10,8 +10,8 @@ from .errors import InvalidLocaleError
 from .tags import short, split_tag
 
 # No browser comes near these; they bound what a hostile header costs.
-MAX_HEADER_LENGTH = 4096
-MAX_HEADER_ENTRIES = 64
+MAX_HEADER_LENGTH = 1024
+MAX_HEADER_ENTRIES = 32
 
 _ADVICE = "write it like de-AT, de;q=0.8, *;q=0.1"
 
@@ -40,7 +40,7 @@ def accept_language(header: str) -> AcceptLanguage:
     """Read a header; a tag that comes twice has the greater weight, and weight 0 outdoes both.
 
     Args:
-        header: at most 4,096 characters and 64 entries. Empty entries are skipped.
+        header: at most 1,024 characters and 32 entries. Empty entries are skipped.
 
     Raises:
         InvalidLocaleError: not a string, beyond these limits, no entry at all, an ill-formed

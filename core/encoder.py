@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from .attention import NAME as PACKED_ATTENTION
+from . import native
+from .allocation import keep_freed_memory
+from .assembly import assemble
 from .attention import register as register_attention
 from .base import fingerprint, locate_base
-from .errors import InputError, UnsupportedBaseError
-from .packing import Row
-from .precision import choose_device, choose_dtype
+from .errors import UnsupportedBaseError
+from .precision import activation_dtype, choose_device, choose_precision
+from .tokenization import RowTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .base import BaseFiles, EncoderShape
+    from .packing import Row
 
 # Without any of them, AutoTokenizer makes one with an empty vocabulary.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "vocab.txt")
@@ -50,76 +52,25 @@ class Encoder:
     device: torch.device
     """Where it computes."""
     dtype: torch.dtype
-    """In which precision it computes."""
+    """Data type of activations and slots."""
+    precision: str
+    """`fp32`, `bf16`, `int8` or `bitsandbytes`."""
 
-    # Cutting a text switches the one tokenizer's truncation on and off again.
-    _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    rows: RowTokenizer = field(init=False, repr=False, compare=False)
+    """Texts to rows, from any thread."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", RowTokenizer(self.tokenizer, self.shape))
 
     def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> list[tuple[Row, bool]]:
-        """Rows without a slot, each with whether the text was cut to the longest that fits.
+        """Rows on the bare base, each with whether the text was cut to the longest that fits.
 
         Singles and pairs may be mixed; threads may call at once.
 
         Raises:
             InputError: an empty text, or something that is no text.
         """
-        parts = [_parts(number, text) for number, text in enumerate(texts)]
-        rows: dict[int, tuple[Row, bool]] = {}
-        for count in (1, 2):  # a tokenizer takes singles or pairs, not both in one call
-            places = [place for place, part in enumerate(parts) if len(part) == count]
-            if places:
-                with self._tokenizing:
-                    found = self._tokenize([parts[place] for place in places])
-                rows.update(zip(places, found, strict=True))
-        return [rows[place] for place in range(len(parts))]
-
-    def _tokenize(self, parts: Sequence[tuple[str, ...]]) -> list[tuple[Row, bool]]:
-        """Rows of singles only, or of pairs only."""
-        kwargs: dict[str, Any] = {"add_special_tokens": True, "return_token_type_ids": True}
-        columns = [list(column) for column in zip(*parts, strict=True)]
-        full = self.tokenizer(*columns, truncation=False, verbose=False, **kwargs)
-        rows = []
-        for part, whole_ids, whole_types in zip(
-            parts, full["input_ids"], full["token_type_ids"], strict=True
-        ):
-            ids, types = whole_ids, whole_types
-            truncated = len(ids) > self.shape.max_tokens
-            if truncated:
-                cut = self.tokenizer(
-                    *part, truncation=True, max_length=self.shape.max_tokens, **kwargs
-                )
-                ids, types = cut["input_ids"], cut["token_type_ids"]
-            row = Row(
-                token_ids=tuple(ids),
-                type_ids=tuple(types) if self.shape.model_type == "bert" else None,
-            )
-            rows.append((row, truncated))
-        return rows
-
-
-def _parts(number: int, text: str | tuple[str, str]) -> tuple[str, ...]:
-    """A text as a tuple of one or two."""
-    parts = (text,) if isinstance(text, str) else text
-    if (
-        not isinstance(parts, tuple | list)
-        or len(parts) not in {1, 2}
-        or not all(isinstance(part, str) for part in parts)
-    ):
-        raise InputError(f"text {number} is {text!r:.80}; expected a str or a pair of them")
-    if not any(part.strip() for part in parts):
-        raise InputError(f"text {number} is empty")
-    if not all(_is_unicode(part) for part in parts):
-        raise InputError(f"text {number} is {text!r:.80}, which has lone surrogates")
-    return tuple(parts)
-
-
-def _is_unicode(text: str) -> bool:
-    """False for lone surrogates, which JSON's escapes can bring in."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return [(found.row, found.truncated) for found in self.rows.rows(texts)]
 
 
 def load_encoder(name: str | Path, *, device: str = "auto", precision: str = "auto") -> Encoder:
@@ -128,49 +79,35 @@ def load_encoder(name: str | Path, *, device: str = "auto", precision: str = "au
     Args:
         name: `mini`, a folder, or a Hub name.
         device: `auto`, `cpu`, `cuda`, `cuda:1`…
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto`, `fp32`, `bf16`, `int8` or `bitsandbytes`.
 
     Raises:
         BaseModelError: no such base, or one that isn't served.
         PrecisionError: a precision or device that this machine lacks.
     """
-    where, dtype = choose_device(device), choose_dtype(precision)
+    where = choose_device(device)
+    chosen = choose_precision(precision, where)
     base = locate_base(name)
     digest = fingerprint(base).digest
     register_attention()
     with quiet_transformers(), loading_errors(base):
-        model, missing = _load_model(base, dtype)
         tokenizer = load_tokenizer(base)
+        model, missing = assemble(base, precision=chosen, device=where)
     check_complete(base, missing)
     check_tokenizer(base, tokenizer)
-    model.requires_grad_(requires_grad=False)
+    if where.type == "cpu":
+        native.load()  # compiled now, rather than while the first request waits
+        keep_freed_memory()  # after loading, whose large pieces had better go back
     return Encoder(
         name=base.name,
         shape=base.shape,
         fingerprint=digest,
-        model=model.eval().to(where),
+        model=model,
         tokenizer=tokenizer,
         device=where,
-        dtype=dtype,
+        dtype=activation_dtype(chosen),
+        precision=chosen,
     )
-
-
-def _load_model(base: BaseFiles, dtype: torch.dtype) -> tuple[nn.Module, Sequence[str]]:
-    """The encoder, and the names of the tensors that its checkpoint lacks."""
-    from transformers import AutoModel
-
-    # XLM-R's pooler is used by nothing; BERT's is part of its classification head.
-    kwargs: dict[str, Any] = {} if base.shape.model_type == "bert" else {"add_pooling_layer": False}
-    model, report = AutoModel.from_pretrained(
-        base.folder,
-        dtype=dtype,
-        attn_implementation=PACKED_ATTENTION,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **kwargs,
-    )
-    return model, report["missing_keys"]
 
 
 @contextlib.contextmanager

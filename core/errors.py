@@ -17,7 +17,8 @@
     │   ├── NonFiniteWeightsError     NaN or infinity
     │   ├── RankLimitError            a rank outside 1..MAX_RANK
     │   ├── TargetModulesError        target modules that the base lacks
-    │   └── LabelCountError           labels and head that disagree
+    │   ├── LabelCountError           labels and head that disagree
+    │   └── SlotTooSmallError         an adapter larger than the slots that were set aside
     ├── DataError
     │   ├── DataNotFoundError         no such file or split
     │   ├── EmptyDataError            no rows, or no labelled rows
@@ -26,9 +27,16 @@
     ├── InvalidLocaleError            not a valid BCP 47 tag
     ├── RegistryError
     │   ├── RegistryNotFoundError     no registry there, or one of a newer release
+    │   ├── RegistryUnavailableError  its database or its store can't be reached now
     │   ├── NoAdapterError            nothing answers for this locale and task (carries the trace)
     │   ├── UnknownVersionError       no version with this name or digest
     │   ├── UnknownAliasError         an alias that points nowhere
+    │   ├── ConflictError             an alias that somebody else has moved meanwhile
+    │   ├── ProtectedAliasError       an alias that moves only by force and for a reason
+    │   ├── VersionInUseError         a version that can't be removed, as something needs it
+    │   ├── GateError                 figures below those that a promotion requires
+    │   ├── SmokeTestError            a version that can't answer, or answers with no numbers
+    │   ├── SignatureError            no valid signature by a trusted key, or a bad key
     │   └── DamagedBlobError          stored bytes that don't match their digest
     ├── TrainingError
     │   ├── DivergedError             the loss is no longer finite
@@ -121,6 +129,10 @@ class LabelCountError(AdapterError):
     """The labels and the head's outputs differ in number, or labels repeat."""
 
 
+class SlotTooSmallError(AdapterError):
+    """The adapter is larger than the slots that were set aside for it."""
+
+
 class DataError(IsoglossError):
     """Something about training or evaluation data."""
 
@@ -163,6 +175,10 @@ class RegistryNotFoundError(RegistryError):
     """There is no registry at this place, or a newer release wrote it."""
 
 
+class RegistryUnavailableError(RegistryError):
+    """The registry's database or its store of blobs can't be reached now."""
+
+
 class NoAdapterError(RegistryError):
     """Nothing answers for this locale and task.
 
@@ -181,6 +197,30 @@ class UnknownVersionError(RegistryError):
 
 class UnknownAliasError(RegistryError):
     """The alias points nowhere."""
+
+
+class ConflictError(RegistryError):
+    """The alias doesn't point to what was expected: somebody else has moved it meanwhile."""
+
+
+class ProtectedAliasError(RegistryError):
+    """The alias is protected: it moves only by force and for a reason."""
+
+
+class VersionInUseError(RegistryError):
+    """The version can't be removed: an alias, a mixture or the recent history needs it."""
+
+
+class GateError(RegistryError):
+    """The version's figures are below those that the promotion requires, or not known."""
+
+
+class SmokeTestError(RegistryError):
+    """The version can't answer on its base, or its answers are no finite numbers."""
+
+
+class SignatureError(RegistryError):
+    """The version has no valid signature by a trusted key, or a key can't be used."""
 
 
 class DamagedBlobError(RegistryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from .errors import PrecisionError
@@ -9,7 +10,10 @@ from .errors import PrecisionError
 if TYPE_CHECKING:
     import torch
 
+# What training computes in.
 PRECISIONS = ("auto", "fp32", "bf16")
+# What a resident base may be held in.
+BASE_PRECISIONS = ("auto", "fp32", "bf16", "int8", "bitsandbytes")
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -36,21 +40,50 @@ def choose_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def choose_dtype(precision: str = "auto") -> torch.dtype:
-    """The data type in which the base computes.
+def choose_precision(precision: str, device: torch.device) -> str:
+    """The precision in which a resident base is held.
 
     Args:
-        precision: `fp32`, `bf16`, or `auto`, which is fp32: the precision in which answers
-            equal PEFT's.
+        precision: `fp32`, `bf16`, `int8` (linears and embedding; on CUDA through bitsandbytes),
+            `bitsandbytes` (linears only, on any device), or `auto`, which is fp32: the precision
+            in which answers equal PEFT's.
+        device: where it computes.
+
+    Raises:
+        PrecisionError: no such precision, or it needs a library that isn't installed.
+    """
+    if precision not in BASE_PRECISIONS:
+        raise PrecisionError(
+            f"precision {precision!r} is unknown; use {', '.join(BASE_PRECISIONS)}"
+        )
+    needs_library = precision == "bitsandbytes" or (precision == "int8" and device.type != "cpu")
+    if needs_library and importlib.util.find_spec("bitsandbytes") is None:
+        raise PrecisionError(
+            f"precision {precision} on {device.type} needs bitsandbytes, which isn't installed; "
+            "run pip install 'isogloss[int8]'"
+        )
+    return "fp32" if precision == "auto" else precision
+
+
+def activation_dtype(precision: str) -> torch.dtype:
+    """The data type of activations and slots beside a base of some precision."""
+    import torch
+
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def choose_dtype(precision: str = "auto") -> torch.dtype:
+    """The data type in which training computes.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`, which is fp32.
 
     Raises:
         PrecisionError: no such precision.
     """
-    import torch
-
     if precision not in PRECISIONS:
         raise PrecisionError(f"precision {precision!r} is unknown; use {', '.join(PRECISIONS)}")
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return activation_dtype(precision)
 
 
 def autocast_dtype(

@@ -24,7 +24,8 @@ class Settings:
     """What holds unless an argument says otherwise."""
 
     registry: Path = field(default_factory=_user_registry)
-    """`ISOGLOSS_REGISTRY`: folder of the registry; default: in the user's data folder."""
+    """`ISOGLOSS_REGISTRY`: folder of the registry, or a TOML file that says where its database and
+    its blobs are; default: a folder in the user's data folder."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

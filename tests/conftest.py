@@ -11,7 +11,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from transformers import PreTrainedTokenizerFast
+
+    from isogloss.core.packing import Row
 
 SENTENCES = (
     "the quick brown fox jumps over the lazy dog",
@@ -41,12 +44,18 @@ class TinyBase(Protocol):
 
 
 class PeftAdapter(Protocol):
-    """Writes an adapter through PEFT, all of its weights random; another one on each call."""
+    """Writes an adapter through PEFT, all of its weights random; another one on each call.
+
+    `task_type` is PEFT's, None for masked-LM; `kind` is `lora`, `adalora` or `prefix`, of which
+    `rank` is the length. Further options go to PEFT's config.
+    """
 
     def __call__(
         self,
         base: Path,
         *,
+        task_type: str | None = "SEQ_CLS",
+        kind: str = "lora",
         rank: int = 4,
         alpha: float = 8,
         rslora: bool = False,
@@ -54,6 +63,24 @@ class PeftAdapter(Protocol):
         labels: int = 3,
         **options: Any,
     ) -> Path: ...
+
+
+class PeftAlone(Protocol):
+    """What an adapter folder answers in plain PEFT, one row at a time, as our heads would."""
+
+    def __call__(
+        self, folder: Path, base: Path, rows: Sequence[Row], *, pooling: str = "mean"
+    ) -> list[torch.Tensor]: ...
+
+
+# PEFT's task type → the transformers class around which it is wrapped
+MODEL_CLASSES = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+    None: "AutoModelForMaskedLM",
+}
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +122,8 @@ def peft_adapter(tmp_path_factory: pytest.TempPathFactory) -> PeftAdapter:
     def make(
         base: Path,
         *,
+        task_type: str | None = "SEQ_CLS",
+        kind: str = "lora",
         rank: int = 4,
         alpha: float = 8,
         rslora: bool = False,
@@ -102,34 +131,88 @@ def peft_adapter(tmp_path_factory: pytest.TempPathFactory) -> PeftAdapter:
         labels: int = 3,
         **options: Any,
     ) -> Path:
+        import peft
         import torch
-        from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForSequenceClassification
-
-        from isogloss.core.encoder import quiet_transformers
 
         number = next(numbers)
-        with quiet_transformers():
-            model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels)
-        config = LoraConfig(
-            task_type="SEQ_CLS",
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]
-            use_rslora=rslora,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            **options,
-        )
-        adapted = get_peft_model(model, config)
+        common: dict[str, Any] = {"task_type": task_type, **options}
+        if kind != "prefix":
+            common |= {
+                "lora_alpha": alpha,
+                "target_modules": targets if isinstance(targets, str) else list(targets),
+            }
+        config: Any
+        if kind == "lora":
+            config = peft.LoraConfig(r=rank, use_rslora=rslora, **common)
+        elif kind == "adalora":
+            config = peft.AdaLoraConfig(init_r=rank, target_r=1, total_step=10, **common)
+        else:
+            config = peft.PrefixTuningConfig(num_virtual_tokens=rank, **common)
+        adapted = peft.get_peft_model(_host_model(base, task_type, labels), config)
         generator = torch.Generator().manual_seed(1000 + number)
         for name, parameter in adapted.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
-                values = torch.randn(parameter.shape, generator=generator)
+            values = torch.randn(parameter.shape, generator=generator)
+            if "magnitude" in name:
+                parameter.data *= 1 + 0.3 * values
+            elif "ranknum" not in name and any(
+                part in name for part in ("lora_", "modules_to_save", "prompt_encoder")
+            ):
                 parameter.data.copy_(values / parameter.shape[-1] ** 0.5)
         folder = parent / f"adapter-{number}"
         adapted.save_pretrained(str(folder))
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def peft_alone() -> PeftAlone:
+    def compute(
+        folder: Path, base: Path, rows: Sequence[Row], *, pooling: str = "mean"
+    ) -> list[torch.Tensor]:
+        import torch
+        from peft import PeftModel
+        from safetensors.torch import load_file
+
+        task_type = json.loads((folder / "adapter_config.json").read_text())["task_type"]
+        biases = [
+            tensor
+            for name, tensor in load_file(folder / "adapter_model.safetensors").items()
+            if name.endswith(("classifier.bias", "classifier.out_proj.bias"))
+        ]
+        host = _host_model(base, task_type, len(biases[0]) if biases else 0)
+        model = PeftModel.from_pretrained(host, str(folder)).eval()
+        answers = []
+        for row in rows:
+            types = {"token_type_ids": torch.tensor([row.type_ids])} if row.type_ids else {}
+            with torch.inference_mode():
+                output = model(
+                    input_ids=torch.tensor([row.token_ids]),
+                    attention_mask=torch.ones(1, len(row.token_ids), dtype=torch.long),
+                    **types,
+                )
+            if task_type == "QUESTION_ANS":
+                answer = torch.stack([output.start_logits[0], output.end_logits[0]], dim=1)
+            elif task_type == "FEATURE_EXTRACTION":
+                hidden = output.last_hidden_state[0]
+                pooled = hidden[0] if pooling == "cls" else hidden.mean(dim=0)
+                answer = pooled / pooled.norm()
+            else:
+                answer = output.logits[0]
+            answers.append(answer)
+        return answers
+
+    return compute
+
+
+def _host_model(base: Path, task_type: str | None, labels: int) -> Any:
+    import transformers
+
+    from isogloss.core.encoder import quiet_transformers
+
+    with_labels = {"num_labels": labels} if task_type in ("SEQ_CLS", "TOKEN_CLS") else {}
+    with quiet_transformers():
+        return getattr(transformers, MODEL_CLASSES[task_type]).from_pretrained(base, **with_labels)
 
 
 def _save_base(

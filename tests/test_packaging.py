@@ -55,6 +55,9 @@ def test_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
         str(path.relative_to(ROOT)) for path in (ROOT / "isogloss" / "shop").rglob("*.jsonl")
     }
     expected |= {
+        f"isogloss/core/kernels/{path.name}" for path in (ROOT / "core" / "kernels").iterdir()
+    }
+    expected |= {
         f"isogloss/core/mini/{path.name}"
         for path in (ROOT / "core" / "mini").iterdir()
         if not path.name.startswith(".")
@@ -62,6 +65,7 @@ def test_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     expected |= {
         "isogloss/py.typed",
         "isogloss/core/cldr/locales.json",
+        "isogloss/core/cldr/matching.json",
         "isogloss/core/cldr/LICENSE-unicode.txt",
         "isogloss/core/mini/model.safetensors",
         "isogloss/core/mini/tokenizer.json",

@@ -263,16 +263,19 @@ def engine_logits() -> EngineLogits:
     def compute(folder: Path, texts: Sequence[str], *, base: str) -> torch.Tensor:
         import torch
 
-        from isogloss.adapters.loading import classify, load_adapter
+        from isogloss.adapters.heads import apply_heads
+        from isogloss.adapters.loading import load_adapter
+        from isogloss.core.delta import SlotImage
         from isogloss.core.encoder import load_encoder
         from isogloss.core.engine import Engine
 
         encoder = load_encoder(base, device="cpu")
         engine = Engine(encoder, slots=1)
         adapter = load_adapter(read_adapter_folder(folder, base=base).files, encoder)
-        engine.bank.put(0, adapter.updates)
-        rows = [replace(row, slot=0) for row, _ in encoder.tokenize(texts)]
-        return torch.stack(classify(engine, rows, {0: adapter.head}))
+        engine.bank.put(0, SlotImage.of(adapter.delta))
+        rows = [replace(row, mix=((0, 1.0),)) for row, _ in encoder.tokenize(texts)]
+        logits = apply_heads(*engine.forward(rows), [adapter.head] * len(rows))
+        return torch.stack([row for row in logits if row is not None])
 
     return compute
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogloss.adapters.spec import MAX_LABELS, AdapterSpec
+from isogloss.adapters.spec import MAX_LABELS, OPTIONAL, AdapterSpec, BottleneckSpec
 from isogloss.core.errors import AdapterConfigError, InvalidLocaleError, IsoglossError
 
 SPEC = AdapterSpec(
@@ -25,6 +25,10 @@ SPEC = AdapterSpec(
     training={"epochs": 3, "seed": 7, "learning_rate": 1e-4, "nested": {"a": [1, None, "x"]}},
     created_at="2025-01-31T12:00:00Z",
     parent="cd" * 32,
+    pooling="cls",
+    prefix_length=5,
+    prefix_positions="kept",
+    bottleneck=BottleneckSpec(placement="houlsby", size=4, activation="swish", scaling=0.5),
 )
 
 
@@ -63,6 +67,14 @@ def test_equal_specs_give_equal_bytes_and_text_stays_readable() -> None:
     assert "возврат" in text
     assert text.endswith("}\n")
     assert text != replace(SPEC, labels=SPEC.labels[::-1]).to_json().decode()
+
+
+def test_fields_that_an_adapter_has_no_use_for_are_not_named() -> None:
+    """So the file of a version from before there were such adapters keeps its bytes."""
+    spec = AdapterSpec(locale="de", task="intent", base="mini")
+    named = json.loads(spec.to_json()).keys()
+    assert named == {field.name for field in fields(AdapterSpec)} - set(OPTIONAL)
+    assert set(OPTIONAL) <= json.loads(SPEC.to_json()).keys()
 
 
 def test_only_locale_task_and_base_must_be_there() -> None:
@@ -114,6 +126,18 @@ def test_it_can_not_be_changed() -> None:
         ("metrics", {"accuracy": float("inf")}),
         ("training", []),
         ("training", 1),
+        ("pooling", "max"),
+        ("prefix_length", 0),
+        ("prefix_length", 513),
+        ("prefix_positions", "anywhere"),
+        ("bottleneck", {}),
+        ("bottleneck", {"placement": "houlsby"}),
+        ("bottleneck", {"placement": "parallel", "size": 4}),
+        ("bottleneck", {"placement": "houlsby", "size": 0}),
+        ("bottleneck", {"placement": "houlsby", "size": 4097}),
+        ("bottleneck", {"placement": "houlsby", "size": 4, "activation": "gelu_new"}),
+        ("bottleneck", {"placement": "houlsby", "size": 4, "scaling": "learned"}),
+        ("bottleneck", {"placement": "houlsby", "size": 4, "ln_before": True}),
         ("created_at", 5),
         ("parent", 5),
         ("format", 2),
@@ -159,6 +183,11 @@ def test_a_field_that_occurs_deeply_nested() -> None:
 )
 def test_the_canonical_form_is_asked_for(locale: str, canonical: str) -> None:
     refused(content(locale=locale), repr(locale), f"canonical form is {canonical}")
+
+
+@pytest.mark.parametrize("locale", ["tw-GH", "iw", "en-UK"])
+def test_a_locale_that_has_become_an_alias_stays_readable(locale: str) -> None:
+    assert AdapterSpec.from_json(content(locale=locale)).locale == locale
 
 
 @pytest.mark.parametrize("locale", ["", "english", "de-", "-", "d", "../etc", "de\n"])

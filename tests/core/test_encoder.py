@@ -213,7 +213,7 @@ def test_rows_are_what_the_tokenizer_gives(
     for text, (row, truncated) in zip(texts, encoder.tokenize(texts), strict=True):
         assert list(row.token_ids) == encoder.tokenizer(text)["input_ids"]
         assert not truncated
-        assert row.slot is None
+        assert row.mix == ()
 
 
 def test_types_of_pairs(encoders: Callable[[str], Encoder]) -> None:

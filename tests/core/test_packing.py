@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings
 
 from isogloss.core.base import EncoderShape
-from isogloss.core.packing import Row, pack
+from isogloss.core.delta import PrefixPlace
+from isogloss.core.packing import Layout, Mix, Row, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from isogloss.core.packing import PackedBatch
 
 CPU = torch.device("cpu")
-SLOTS = st.none() | st.integers(0, 3)
+LAYOUTS: st.SearchStrategy[Layout] = st.sampled_from(["length", "adapter"])
+# Slots 0 to 2 hold no prefix.
+SHIFTING, SHIFT = 4, 3
+PREFIXES = {
+    3: PrefixPlace(keys=0, values=0, length=2, shifts_positions=False),
+    SHIFTING: PrefixPlace(keys=0, values=0, length=SHIFT, shifts_positions=True),
+}
+MIXES: st.SearchStrategy[Mix] = st.sampled_from(
+    [(), ((0, 1.0),), ((1, 0.5), (2, 0.25)), ((3, 1.0),), ((0, 2.0), (SHIFTING, 1.0))]
+)
 
 
 def shape(
@@ -35,94 +44,117 @@ def shape(
     )
 
 
-def packed(rows: Sequence[Row], model_type: str = "xlm-roberta") -> PackedBatch:
-    return pack(rows, shape(model_type), CPU)
+def packed(
+    rows: Sequence[Row],
+    model_type: str = "xlm-roberta",
+    *,
+    by: Layout = "length",
+    join: bool = True,
+) -> PackedBatch:
+    return pack(rows, shape(model_type), CPU, prefix=PREFIXES.get, by=by, join=join)
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Row]:
     rows = []
     for _ in range(draw(st.integers(1, 12))):
-        ids = draw(st.lists(st.integers(0, 99), min_size=1, max_size=32))
+        ids = draw(st.lists(st.integers(0, 99), min_size=1, max_size=28))
         types = draw(st.none() | st.just(tuple(at % 2 for at in range(len(ids)))))
-        rows.append(Row(token_ids=tuple(ids), type_ids=types, slot=draw(SLOTS)))
+        rows.append(Row(token_ids=tuple(ids), type_ids=types, mix=draw(MIXES)))
     return rows
 
 
 def row_tokens(batch: PackedBatch, values: torch.Tensor) -> list[list[int]]:
     """The values of each row, in the order of the request."""
     flat = values[0].tolist()
-    edges = [*batch.starts.tolist(), len(flat)]
-    result: list[list[int]] = [[] for _ in batch.starts]
-    for place, (begin, end) in zip(batch.order.tolist(), pairwise(edges), strict=True):
-        result[place] = flat[begin:end]
-    return result
+    return [flat[begin:end] for begin, end in batch.rows]
 
 
-@given(rows=batches())
-def test_every_row_is_there_once_and_whole(rows: list[Row]) -> None:
-    batch = packed(rows)
+@given(rows=batches(), by=LAYOUTS)
+def test_every_row_is_there_once_and_whole(rows: list[Row], by: Layout) -> None:
+    batch = packed(rows, by=by)
     assert row_tokens(batch, batch.token_ids) == [list(row.token_ids) for row in rows]
     assert row_tokens(batch, batch.type_ids) == [
         list(row.type_ids or (0,) * len(row.token_ids)) for row in rows
     ]
-    assert sorted(batch.order.tolist()) == list(range(len(rows)))
+    tokens = sorted(at for begin, end in batch.rows for at in range(begin, end))
+    assert tokens == list(range(batch.token_ids.shape[1]))
 
 
-@given(rows=batches(), model_type=st.sampled_from(["xlm-roberta", "bert"]))
-def test_positions_begin_anew_in_each_row(rows: list[Row], model_type: str) -> None:
-    batch = packed(rows, model_type)
+@given(rows=batches(), model_type=st.sampled_from(["xlm-roberta", "bert"]), by=LAYOUTS)
+def test_positions_begin_anew_in_each_row(rows: list[Row], model_type: str, by: Layout) -> None:
+    batch = packed(rows, model_type, by=by)
     expected = []
     for row in rows:
+        shift = SHIFT if any(slot == SHIFTING for slot, _ in row.mix) else 0
         if model_type == "bert":
-            expected.append(list(range(len(row.token_ids))))
+            expected.append(list(range(shift, shift + len(row.token_ids))))
         else:  # transformers' own rule
             ids = torch.tensor([row.token_ids])
             rule: Any = XLMRobertaEmbeddings.create_position_ids_from_input_ids
-            expected.append(rule(ids, padding_idx=1)[0].tolist())
+            expected.append(rule(ids, 1, shift)[0].tolist())
     assert row_tokens(batch, batch.position_ids) == expected
 
 
-@given(rows=batches())
-def test_segments_cover_tokens_and_rows_in_order(rows: list[Row]) -> None:
-    batch = packed(rows)
-    order = batch.order.tolist()
-    tokens = row = 0
-    for segment in batch.segments:
-        assert (segment.begin, segment.first_row) == (tokens, row)
-        members = [rows[order[at]] for at in range(segment.first_row, segment.last_row)]
-        assert {member.slot for member in members} == {segment.slot}
-        assert segment.end - segment.begin == sum(len(member.token_ids) for member in members)
-        tokens, row = segment.end, segment.last_row
-    assert (tokens, row) == (sum(len(each.token_ids) for each in rows), len(rows))
-    # One run for each adapter, however the rows of a request are mixed.
-    slots = [segment.slot for segment in batch.segments]
-    assert len(slots) == len(set(slots))
+@given(rows=batches(), by=LAYOUTS, join=st.booleans())
+def test_runs_name_the_adapters_of_every_token(rows: list[Row], by: Layout, join: bool) -> None:
+    batch = packed(rows, by=by, join=join)
+    covered: dict[int, Mix] = {}
+    for run in batch.runs:
+        covered |= dict.fromkeys(range(run.begin, run.end), run.mix)
+    for row, (begin, end) in zip(rows, batch.rows, strict=True):
+        assert all(covered.get(token, ()) == row.mix for token in range(begin, end))
+    assert sum(run.end - run.begin for run in batch.runs) == len(covered)
+    assert [
+        (run.begin, run.end, slot, weight) for run in batch.runs for slot, weight in run.mix
+    ] == [
+        (*segment, weight)
+        for segment, weight in zip(batch.segments.tolist(), batch.weights.tolist(), strict=True)
+    ]
+    if by == "adapter" and join:  # one run for each, however the rows of a request are mixed
+        assert len({run.mix for run in batch.runs}) == len(batch.runs)
+    if not join:
+        assert {(run.begin, run.end) for run in batch.runs} == {
+            span for span, row in zip(batch.rows, rows, strict=True) if row.mix
+        }
 
 
 @given(rows=batches())
-def test_groups_of_equal_length_cover_every_token_once(rows: list[Row]) -> None:
+def test_rows_of_equal_length_and_prefix_stand_together(rows: list[Row]) -> None:
     batch = packed(rows)
-    starts = set(batch.starts.tolist())
-    seen: list[int] = []
-    for tokens in batch.same_length:
-        for each in tokens.tolist():
-            assert each[0] in starts
-            assert each == list(range(each[0], each[0] + len(each)))
-            seen.extend(each)
-    assert sorted(seen) == list(range(batch.token_ids.shape[1]))
-    lengths = [tokens.shape[1] for tokens in batch.same_length]
-    assert sorted(lengths) == sorted({len(row.token_ids) for row in rows})
+    assert batch.grid is None
+    spans = {span: row for span, row in zip(batch.rows, rows, strict=True)}
+    seen = 0
+    for group in batch.same_length:
+        assert group.begin == seen
+        prefixes = []
+        for _ in range(group.rows):
+            row = spans[seen, seen + group.length]
+            prefixes += [slot for slot, _ in row.mix if PREFIXES.get(slot)]
+            seen += group.length
+        assert group.prefix_slots == tuple(prefixes)
+        assert len({PREFIXES[slot].length for slot in prefixes}) <= 1
+        assert len(prefixes) in (0, group.rows)
+    assert seen == batch.token_ids.shape[1]
 
 
 @given(rows=batches())
-def test_restore_undoes_the_order(rows: list[Row]) -> None:
-    batch = packed(rows)
-    lengths = [len(row.token_ids) for row in rows]
-    in_packed_order = torch.tensor([lengths[at] for at in batch.order.tolist()])
-    assert batch.restore(in_packed_order).tolist() == lengths
-    wide = in_packed_order.unsqueeze(1).expand(-1, 3)
-    assert batch.restore(wide)[:, 2].tolist() == lengths
+def test_the_grid_has_every_token_and_key_in_its_place(rows: list[Row]) -> None:
+    batch = packed(rows, by="adapter")
+    grid = batch.grid
+    assert grid is not None
+    assert not batch.same_length
+    assert grid.tokens.flatten()[grid.places].tolist() == list(range(batch.token_ids.shape[1]))
+    in_order = sorted(range(len(rows)), key=lambda row: batch.rows[row])
+    before = grid.keys.shape[-1] - grid.tokens.shape[1]
+    for place, row in enumerate(in_order):
+        length = len(rows[row].token_ids)
+        slots = [slot for slot, _ in rows[row].mix if slot in PREFIXES]
+        prefix = PREFIXES[slots[0]].length if slots else 0
+        assert grid.prefix_slots[place] == (slots[0] if slots else None)
+        real = [True] * prefix + [False] * (before - prefix)
+        real += [True] * length + [False] * (grid.tokens.shape[1] - length)
+        assert grid.keys[place, 0, 0].tolist() == real
 
 
 @pytest.mark.parametrize(
@@ -144,6 +176,8 @@ def test_the_longest_row(model_type: str, positions: int, padding: int, longest:
         ([], "empty batch"),
         ([Row(token_ids=())], "empty row"),
         ([Row(token_ids=(1, 2), type_ids=(0,))], "a type for each token"),
+        ([Row(token_ids=(1,), mix=((3, 1.0), (SHIFTING, 1.0)))], "one prefix at most"),
+        ([Row(token_ids=(5,) * 30, mix=((SHIFTING, 1.0),))], "longer than the base takes"),
     ],
 )
 def test_our_own_mistakes_are_caught(rows: list[Row], problem: str) -> None:

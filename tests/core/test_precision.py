@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from isogloss.core.errors import PrecisionError
-from isogloss.core.precision import autocast_dtype, choose_device, choose_dtype, has_native_bf16
+from isogloss.core.precision import (
+    BASE_PRECISIONS,
+    activation_dtype,
+    autocast_dtype,
+    choose_device,
+    choose_dtype,
+    choose_precision,
+    has_native_bf16,
+)
+
+CPU = torch.device("cpu")
 
 
 def test_auto_takes_cuda_where_there_is_one() -> None:
@@ -48,6 +58,30 @@ def test_an_unknown_precision(precision: str) -> None:
         with pytest.raises(PrecisionError, match="fp32, bf16") as caught:
             choose(precision)
         assert repr(precision) in str(caught.value)
+
+
+def test_precisions_of_a_base() -> None:
+    pytest.importorskip("bitsandbytes")
+    assert choose_precision("auto", CPU) == "fp32"
+    for precision in BASE_PRECISIONS[1:]:
+        assert choose_precision(precision, CPU) == precision
+        expected = torch.bfloat16 if precision == "bf16" else torch.float32
+        assert activation_dtype(precision) == expected
+
+
+@pytest.mark.parametrize("precision", ["", "fp16", "INT8", "int4"])
+def test_an_unknown_precision_of_a_base(precision: str) -> None:
+    with pytest.raises(PrecisionError, match="use auto, fp32, bf16, int8, bitsandbytes") as caught:
+        choose_precision(precision, CPU)
+    assert repr(precision) in str(caught.value)
+
+
+def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose_precision("int8", CPU) == "int8"
+    for precision, device in (("bitsandbytes", CPU), ("int8", torch.device("cuda"))):
+        with pytest.raises(PrecisionError, match=r"pip install 'isogloss\[int8\]'"):
+            choose_precision(precision, device)
 
 
 def test_autocast() -> None:
