@@ -7,7 +7,7 @@ may be longer.
     wanted, offered = lsr(parse_locale("es-MX")), lsr(parse_locale("es"))
     distance(wanted, offered)    # Distance(language=0, script=0, region=5), its .total is 5
     script_distance(wanted, offered), region_distance(wanted, offered)    # one part alone
-    language_rules("nb")         # {"no": LanguageRule(distance=1, one_way=False), "nn": …}
+    language_rules("nb")         # {"no": 1, "nn": 20, "da": 8}
     neighbours(wanted)           # each language and script that can match, nearest first
     is_paradigm(offered)         # True: es-ES is preferred to its equals
 
@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.locale import Locale, likely, maximise, parse_locale
-from .match_rules import ANY, LanguageRule, match_rules
+from .match_rules import ANY, match_rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 THRESHOLD = 50
 """The total from which nothing matches; ICU takes CLDR's default for scripts."""
 
+DEMOTION = 5
+"""What each place further down a list of wishes costs: as much as another region of English, so
+that a mere difference of region is no reason to take a later wish that fits exactly (ICU)."""
+
 _UNKNOWN = "und"
-_NO_RULES: Mapping[str, LanguageRule] = MappingProxyType({})
+_NO_RULES: Mapping[str, int] = MappingProxyType({})
 _NO_SCRIPTS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 
@@ -103,11 +107,10 @@ def language_distance(wanted: str, offered: str) -> int | None:
     """The distance between two languages, 0 for the same; None where CLDR has no rule."""
     if wanted == offered:
         return 0
-    rule = language_rules(wanted).get(offered)
-    return None if rule is None else rule.distance
+    return language_rules(wanted).get(offered)
 
 
-def language_rules(wanted: str) -> Mapping[str, LanguageRule]:
+def language_rules(wanted: str) -> Mapping[str, int]:
     """The other languages that CLDR has a rule for, where this one is wanted."""
     return match_rules().languages.get(wanted, _NO_RULES)
 
@@ -169,7 +172,7 @@ def neighbours(wanted: LSR) -> list[Neighbour]:
     rules = match_rules()
     near = [Neighbour(wanted.language, wanted.script, 0)]
     others = language_rules(wanted.language).items()
-    near += [Neighbour(language, wanted.script, rule.distance) for language, rule in others]
+    near += [Neighbour(language, wanted.script, far) for language, far in others]
     for language, script, far in tuple(near):
         scripts = rules.scripts.get((wanted.language, language), _NO_SCRIPTS).get(script, {})
         near += [Neighbour(language, other, far + further) for other, further in scripts.items()]

@@ -65,13 +65,15 @@ class Form:
             else [*reversed(self.fewer_extras()), self.extras]
         )
 
-    def shortest(self) -> Locale:
-        """Language and region, and the script where it is not the language's own."""
-        language, script, region = self.lsr
-        own = script == likely_script(language)
-        if self.locale.language == language:
-            return Locale(language, None if own else script, self.locale.region)
-        return Locale(language, None if own else script, region)
+    def in_parents(self) -> Locale:
+        """Language and region, and the script where it is not usual for both, as CLDR has it.
+
+        zh-TW is zh-Hant-TW; sr-Cyrl-ME stays, as Cyrl is usual for the language but not there.
+        """
+        language, script, likely_region = self.lsr
+        named = self.locale.region if self.locale.language == language else likely_region
+        usual = {likely_script(language), likely_script(language, named)}
+        return Locale(language, None if usual == {script} else script, named)
 
 
 class Ground:
@@ -100,29 +102,41 @@ class Ground:
 
     def instead(self, locale: Locale) -> list[Locale]:
         """What a locale stands for by alias, and that in turn; no circles."""
-        found = [locale]
-        while (new := self._alias(found[-1])) is not None and new not in found:
-            found.append(new)
-        return found[1:]
+        found = {locale: None}
+        # Each applies once: {"de": "de-x-a"} would make its own result longer for ever.
+        used: set[Locale] = set()
+        while (alias := self._alias(locale, used)) is not None:
+            used.add(alias[0])
+            locale = _replaced(locale, *alias)
+            if locale in found:
+                break
+            found[locale] = None
+        return list(found)[1:]
 
-    def _alias(self, locale: Locale) -> Locale | None:
-        for old, new in self._aliases.get(locale.language, ()):
-            fits = (
+    def _alias(self, locale: Locale, used: set[Locale]) -> tuple[Locale, Locale] | None:
+        for alias in self._aliases.get(locale.language, ()):
+            old = alias[0]
+            if (
                 old.script in {None, locale.script}
                 and old.region in {None, locale.region}
                 and set(old.variants) <= set(locale.variants)
                 and old.private == locale.private[: len(old.private)]
-            )
-            if fits:
-                variants = {*locale.variants} - {*old.variants} | {*new.variants}
-                return Locale(
-                    new.language,
-                    new.script or (locale.script if old.script is None else None),
-                    new.region or (locale.region if old.region is None else None),
-                    tuple(sorted(variants)),
-                    new.private + locale.private[len(old.private) :],
-                )
+                and old not in used
+            ):
+                return alias
         return None
+
+
+def _replaced(locale: Locale, old: Locale, new: Locale) -> Locale:
+    """The locale with what the alias says in place of what it is said of."""
+    variants = {*locale.variants} - {*old.variants} | {*new.variants}
+    return Locale(
+        new.language,
+        new.script or (locale.script if old.script is None else None),
+        new.region or (locale.region if old.region is None else None),
+        tuple(sorted(variants)),
+        new.private + locale.private[len(old.private) :],
+    )
 
 
 def _fewest_last(locale: Locale) -> tuple[int, str]:

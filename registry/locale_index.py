@@ -6,23 +6,23 @@ that finding the nearest of 10,000 takes as many steps as there are clusters, ab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import InputError
 from ..core.locale import Locale, canonicalise, read_tag
+from ..core.tags import split_tag
 from .distance import LSR, is_paradigm, lsr, region_cluster, region_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 # What a locale says beyond language, script and region: its variants and its private use.
 Extras = tuple[tuple[str, ...], tuple[str, ...]]
 
 NO_EXTRAS: Extras = ((), ())
 MAX_LOCALES = 100_000
-"""The most locales; there are about 8,000 languages, and arranging these takes seconds."""
+"""The most locales to choose from; there are about 8,000 languages, and so many take seconds."""
 
 DEFAULT = Locale("und")
 """An adapter published under this locale answers where no other does."""
@@ -70,17 +70,42 @@ def spelling(tag: str) -> Spelling:
     """
     read = read_tag(tag)
     written = str(read)
-    lower = tag.lower().replace("_", "-")
-    if lower != written.lower() and _differs(lower, written.lower()):
-        written = lower
+    if tag.lower().replace("_", "-") != written.lower():
+        parts = split_tag(tag)
+        identifier = "-".join(parts.identifier)
+        # What was left out may be extensions alone.
+        if identifier not in {"", str(replace(read, private=())).lower()}:
+            written = "-".join([identifier, *(["x", *parts.private] if parts.private else [])])
     return Spelling(written, canonicalise(read))
 
 
-def first(entries: Sequence[Entry], skip: Callable[[Entry], bool] | None) -> Entry | None:
-    """The best of entries that are in order; those to be skipped apart."""
-    if skip is None:
-        return entries[0]
-    return next((entry for entry in entries if not skip(entry)), None)
+class Choice:
+    """Which entries may answer."""
+
+    __slots__ = ("_known", "_refused")
+
+    def __init__(self, refused: Callable[[Entry], bool] | None = None) -> None:
+        """Let all answer, or all but those that are refused."""
+        self._refused = refused
+        # By identity, and kept so that it stays theirs: the wishes of one header share a choice,
+        # and each may come to the same entries, which it may refuse one by one.
+        self._known: dict[int, tuple[Sequence[Entry], Entry | None]] = {}
+
+    def first(self, entries: Sequence[Entry]) -> Entry | None:
+        """The best of entries that are in order."""
+        refused = self._refused
+        if refused is None:
+            return entries[0] if entries else None
+        known = self._known.get(id(entries))
+        if known is None:
+            best = next((entry for entry in entries if not refused(entry)), None)
+            known = self._known[id(entries)] = (entries, best)
+        return known[1]
+
+    def without(self, tags: Collection[str]) -> Choice:
+        """The same, but for the entries of these tags."""
+        refused = self._refused
+        return Choice(lambda entry: entry.tag in tags or (refused is not None and refused(entry)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +120,22 @@ class Group:
     named: dict[str, list[Entry]] = field(default_factory=dict)
     clusters: dict[int, list[Entry]] = field(default_factory=dict)
 
-    def nearest(
-        self, wanted: LSR, likely_region: str, skip: Callable[[Entry], bool] | None
-    ) -> Near | None:
+    def nearest(self, wanted: LSR, likely_region: str, choice: Choice) -> Near | None:
         """The entry whose region is nearest.
 
         Args:
             wanted: the request, maximised.
             likely_region: of the request's language and script; wins among equals.
-            skip: entries that may not answer.
+            choice: the entries that may answer.
         """
         row = region_row(wanted, self.language, self.script)
         best: Near | None = None
         for cluster, entries in self.clusters.items():
-            best = _nearer(best, row[cluster], first(entries, skip), likely_region)
-        entries = self.regions.get(likely_region, [])
-        if entries:
-            best = _nearer(
-                best, row[region_cluster(likely_region)], first(entries, skip), likely_region
-            )
-        entries = self.regions.get(wanted.region, [])
-        if entries:
-            best = _nearer(best, 0, first(entries, skip), likely_region)
-        return best
+            best = _nearer(best, row[cluster], choice.first(entries), likely_region)
+        usual = choice.first(self.regions.get(likely_region, ()))
+        best = _nearer(best, row[region_cluster(likely_region)], usual, likely_region)
+        same = choice.first(self.regions.get(wanted.region, ()))
+        return _nearer(best, 0, same, likely_region)
 
 
 class Groups:
@@ -174,17 +192,12 @@ class LocaleIndex:
             InvalidLocaleError: one that is no BCP 47 tag.
             InputError: more than `MAX_LOCALES`.
         """
-        several = list(dict.fromkeys(islice(tags, MAX_LOCALES + 1)))
-        if len(several) > MAX_LOCALES:
-            raise InputError(
-                f"more than {MAX_LOCALES} locales can't be resolved among; leave some out"
-            )
         self.written: dict[str, list[Entry]] = {}
         self.canonical: dict[Locale, list[Entry]] = {}
         self.equivalent: dict[tuple[LSR, Extras], list[Entry]] = {}
         # By language, then script.
         self.languages: dict[str, dict[str, Groups]] = {}
-        for entry, written in sorted(map(_entry, several)):
+        for entry, written in sorted(map(_entry, distinct(tags))):
             self._add(entry, written)
 
     def _add(self, entry: Entry, written: str) -> None:
@@ -205,6 +218,25 @@ class LocaleIndex:
         return None if scripts is None else scripts.get(script)
 
 
+def distinct(tags: Iterable[str]) -> Iterable[str]:
+    """The tags, each once, in the order given.
+
+    Raises:
+        InvalidLocaleError: one that is not a string.
+        InputError: more than `MAX_LOCALES`.
+    """
+    several: dict[str, None] = {}
+    for tag in tags:
+        if not isinstance(tag, str):
+            read_tag(tag)
+        several[tag] = None
+        if len(several) > MAX_LOCALES:
+            raise InputError(
+                f"got more than {MAX_LOCALES:,} locales to choose from; leave some out"
+            )
+    return several
+
+
 def _entry(tag: str) -> tuple[Entry, str]:
     written, locale = spelling(tag)
     full = lsr(locale)
@@ -219,9 +251,3 @@ def _nearer(best: Near | None, far: int, entry: Entry | None, likely_region: str
     common, count, tag = entry.order
     near = Near(far, (common, entry.lsr.region != likely_region, count, tag), entry)
     return near if best is None or near < best else best
-
-
-def _differs(lower: str, written: str) -> bool:
-    """Whether reading a tag changed more than case and separators, and cut off extensions."""
-    left = iter(lower.split("-"))
-    return lower[:2] != written[:2] or not all(subtag in left for subtag in written.split("-"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.accept_language import MAX_HEADER_ENTRIES, MAX_HEADER_LENGTH
 from ..core.errors import InvalidLocaleError
 from ..core.locale import accept_language, parse_locale, read_tag
-from .locale_index import DEFAULT
+from .locale_index import DEFAULT, NO_EXTRAS, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ class LocaleRequest:
     wanted: tuple[str, ...]
     """Tags, the most wanted first; none where a header only excludes."""
 
-    skip: Callable[[Entry], bool] | None = None
-    """Says which published locales the header doesn't accept; None: all are welcome."""
+    choice: Choice = field(default_factory=Choice)
+    """The published locales that the header accepts."""
 
     excluded: tuple[str, ...] = ()
     """What the header gives the weight 0, as it was written."""
@@ -82,10 +82,12 @@ def read_request(key: str | tuple[str, ...]) -> LocaleRequest:
         return LocaleRequest(header.wanted)
     return LocaleRequest(
         header.wanted,
-        _refusal(
-            [parse_locale(tag) for tag in header.wanted],
-            [parse_locale(tag) for tag in header.excluded],
-            others=header.wildcard != 0,
+        Choice(
+            _refusal(
+                [parse_locale(tag) for tag in header.wanted],
+                [parse_locale(tag) for tag in header.excluded],
+                others=header.wildcard != 0,
+            )
         ),
         header.excluded + (("*",) if header.wildcard == 0 else ()),
     )
@@ -104,31 +106,41 @@ def _refusal(
         excluded: ranges of weight 0.
         others: False where `*` has weight 0: only the languages that are named are accepted.
     """
-    languages = {locale.language for locale in wanted}
+    ranges = [(_subtags(locale), locale, True) for locale in wanted]
+    ranges += [(_subtags(locale), locale, False) for locale in excluded]
+    # The longest first, and of two that are as long the one that is wanted.
+    ranges.sort(key=lambda one: (one[0], one[2]), reverse=True)
+    named = {locale.language for locale in wanted}
+    by_language: dict[str, list[tuple[Locale, bool]]] = {}
+    # Entries without variants and private use need not be compared with ranges that have them.
+    plain: dict[str, list[tuple[Locale, bool]]] = {}
+    for _, locale, welcome in ranges:
+        by_language.setdefault(locale.language, []).append((locale, welcome))
+        if not locale.variants and not locale.private:
+            plain.setdefault(locale.language, []).append((locale, welcome))
 
     def refuses(entry: Entry) -> bool:
-        against = max((_fit(locale, entry) for locale in excluded), default=0)
-        if against:
-            return against > max((_fit(locale, entry) for locale in wanted), default=0)
-        if others or entry.locale == DEFAULT:
-            return False
-        return entry.locale.language not in languages
+        near = plain if entry.extras == NO_EXTRAS else by_language
+        for range_, welcome in near.get(entry.locale.language, ()):
+            if _fits(range_, entry):
+                return not welcome
+        return not (others or entry.locale == DEFAULT or entry.locale.language in named)
 
     return refuses
 
 
-def _fit(range_: Locale, entry: Entry) -> int:
-    """The number of subtags of a range that fits a published locale; 0 where it doesn't."""
+def _fits(range_: Locale, entry: Entry) -> bool:
+    """Whether a locale is one of a range of the same language."""
     locale = entry.locale
     # A script is one that is written or one that is meant: zh-Hant fits zh-TW.
-    fits = (
-        range_.language == locale.language
-        and range_.script in {None, entry.lsr.script}
-        and range_.region in {None, locale.region}
+    return (
+        (range_.region is None or range_.region == locale.region)
+        and (range_.script is None or range_.script == entry.lsr.script)
         and set(range_.variants) <= set(locale.variants)
         and range_.private == locale.private[: len(range_.private)]
     )
-    if not fits:
-        return 0
-    subtags = [range_.language, range_.script, range_.region, *range_.variants, *range_.private]
+
+
+def _subtags(locale: Locale) -> int:
+    subtags = (locale.language, locale.script, locale.region, *locale.variants, *locale.private)
     return sum(subtag is not None for subtag in subtags)

@@ -9,16 +9,17 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ..core.likely import likely_script
 from ..core.locale import Locale, parent
 from .distance import LSR, distance, language_rules, lsr, script_distance
 from .locale_form import Form
-from .locale_index import DEFAULT, NO_EXTRAS, Entry, first, spelling
+from .locale_index import DEFAULT, NO_EXTRAS, Entry, spelling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from .locale_form import Ground
-    from .locale_index import Groups, Near
+    from .locale_index import Choice, Groups, Near
 
 Stage = Literal[
     "exact",
@@ -59,21 +60,18 @@ class Found(NamedTuple):
 class Walk:
     """The way of one request through the published locales."""
 
-    def __init__(self, ground: Ground, refused: Callable[[Entry], bool] | None = None) -> None:
+    def __init__(self, ground: Ground, choice: Choice) -> None:
         """Begin with an empty trace.
 
         Args:
             ground: what is published, and how far to go.
-            refused: says which published locales may not answer.
+            choice: the published locales that may answer.
         """
         self.trace: list[str] = []
         """What was tried, in order, as far as the steps were taken."""
 
         self._ground = ground
-        self._refused = refused
-        self._seen: set[str] = set()
-        # Nothing is to be skipped on most ways, and asking costs a call for each candidate.
-        self._skip = refused
+        self._choice = choice
 
     def steps(self, tag: str) -> Iterator[Found]:
         """The published locales that answer, nearest first, each once; at most one for a step.
@@ -81,25 +79,20 @@ class Walk:
         Raises:
             InvalidLocaleError: the tag is not well formed.
         """
+        all_, seen = self._choice, set[str]()
         for found in self._steps(tag):
-            self._seen.add(found.entry.tag)
-            self._skip = self._is_out
+            seen.add(found.entry.tag)
+            self._choice = all_.without(seen)
             yield found
 
     def default(self) -> Iterator[Found]:
         """The adapter that answers where no other does, if there is one that has not yet."""
-        entry = self._first(self._ground.index.canonical.get(DEFAULT))
+        entry = self._choice.first(self._ground.index.canonical.get(DEFAULT, ()))
         if entry is None:
             self.trace.append("no default (und) is published: the bare base is left")
         else:
             self.trace.append(_published("und", entry, "und") + ", the default")
             yield Found(entry, "default", None)
-
-    def _is_out(self, entry: Entry) -> bool:
-        return entry.tag in self._seen or (self._refused is not None and self._refused(entry))
-
-    def _first(self, entries: Sequence[Entry] | None) -> Entry | None:
-        return first(entries, self._skip) if entries else None
 
     def _steps(self, tag: str) -> Iterator[Found]:
         written, locale = spelling(tag)
@@ -123,7 +116,7 @@ class Walk:
     def _exact(self, tag: str, written: str) -> Iterator[Found]:
         entries = self._ground.index.written.get(written, ())
         same = [entry for entry in entries if entry.tag == tag]
-        entry = self._first(same) or self._first(entries)
+        entry = self._choice.first(same) or self._choice.first(entries)
         if entry is None:
             self.trace.append(f"{written}: nothing published")
         else:
@@ -131,7 +124,7 @@ class Walk:
             yield Found(entry, "exact", 0)
 
     def _canonical(self, written: str, locale: Locale) -> Iterator[Found]:
-        entry = self._first(self._ground.index.canonical.get(locale))
+        entry = self._choice.first(self._ground.index.canonical.get(locale, ()))
         name = str(locale)
         step = name if name == written else f"canonical form of {written}, {name}"
         if entry is not None:
@@ -143,7 +136,7 @@ class Walk:
     def _aliased(self, locale: Locale, aliases: list[Locale]) -> Iterator[Found]:
         for instead in aliases:
             step, name = f"alias of {locale}, {instead}", str(instead)
-            entry = self._first(self._ground.index.canonical.get(instead))
+            entry = self._choice.first(self._ground.index.canonical.get(instead, ()))
             if entry is None:
                 self.trace.append(f"{step}: nothing published")
             else:
@@ -153,7 +146,7 @@ class Walk:
 
     def _equivalent(self, form: Form) -> Iterator[Found]:
         full = "-".join(filter(None, form.lsr))
-        entry = self._first(self._ground.index.equivalent.get((form.lsr, form.extras)))
+        entry = self._choice.first(self._ground.index.equivalent.get((form.lsr, form.extras), ()))
         if entry is not None:
             self.trace.append(_published(f"{form.locale} means {full}", entry, ""))
             yield Found(entry, "equivalent", 0)
@@ -172,8 +165,9 @@ class Walk:
             # That is the default, and has its own step.
             if locale == DEFAULT:
                 return
-            entry = self._first(index.canonical.get(locale)) or self._first(
-                index.equivalent.get((full if same else lsr(locale), extras))
+            meaning = full if same else lsr(locale)
+            entry = self._choice.first(index.canonical.get(locale, ())) or self._choice.first(
+                index.equivalent.get((meaning, extras), ())
             )
             if entry is None:
                 continue
@@ -182,10 +176,12 @@ class Walk:
             self.trace.append(_published(f"with {less}, {locale}", entry, str(locale)))
             yield Found(entry, "drop-variant" if variant else "drop-private", 0)
         if form.extras != NO_EXTRAS:
-            self.trace.append(f"{form.locale} with less behind the region: nothing published")
+            self.trace.append(
+                f"{form.locale} with fewer variants or less private use: nothing published"
+            )
 
     def _parents(self, form: Form) -> Iterator[Found]:
-        here = form.shortest()
+        here = form.in_parents()
         if here.script is None and here.language not in self._ground.with_parents:
             return
         missed: list[str] = []
@@ -196,8 +192,9 @@ class Walk:
                 return
             # The language alone is as near as its likely region, which the next step weighs; it
             # comes first only where CLDR goes on from it to another language.
-            alone = above.language == here.language and not above.region and not above.script
-            here = above
+            usual = above.script in {None, likely_script(above.language)}
+            alone = usual and above.language == here.language and not above.region
+            here = above = Locale(above.language) if alone else above
             if alone and parent(above) is None:
                 break
             if lsr(above) == form.lsr:
@@ -226,9 +223,11 @@ class Walk:
             if groups is None or (group := groups.get(extras)) is None:
                 continue
             entries = (
-                group.regions.get(full.region) if whole else group.named.get(locale.region or "")
+                group.regions.get(full.region, ())
+                if whole
+                else group.named.get(locale.region or "", ())
             )
-            if (entry := self._first(entries)) is not None:
+            if (entry := self._choice.first(entries)) is not None:
                 return entry
         return None
 
@@ -272,7 +271,7 @@ class Walk:
         wanted, script, _ = form.lsr
         published = self._ground.index.languages
         rules = {
-            language: rule.distance
+            language: rule
             for language, rule in language_rules(wanted).items()
             if language in published
         }
@@ -281,7 +280,7 @@ class Walk:
             if language in published:
                 rules.setdefault(language, NO_RULE)
         if not rules:
-            self.trace.append(f"no language is published that CLDR has a rule for from {wanted}")
+            self.trace.append(f"CLDR has no rule from {wanted} to a language that is published")
             return
         near: list[tuple[Groups, int]] = []
         far: list[tuple[int, str]] = []
@@ -325,7 +324,7 @@ class Walk:
             lacking += islice(others, _NAMED + 1)
             for extras in allowed:
                 group = groups.get(extras)
-                found = group and group.nearest(form.lsr, likely_region, self._skip)
+                found = group and group.nearest(form.lsr, likely_region, self._choice)
                 if found:
                     if rule:
                         found = found._replace(distance=found.distance + rule)

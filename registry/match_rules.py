@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..core.cldr_data import cldr_data
 
@@ -27,20 +27,12 @@ RegionTable = tuple[tuple[int, ...], ...]
 _Country = frozenset[str]
 
 
-class LanguageRule(NamedTuple):
-    """What CLDR says of an offered language where another is wanted."""
-
-    distance: int
-
-    one_way: bool
-    """Whether CLDR says it of this direction alone; the way back may have a rule of its own."""
-
-
 @dataclass(frozen=True, slots=True)
 class MatchRules:
     """`core/cldr/matching.json`, ready for look-ups; pairs are (wanted, offered)."""
 
-    languages: Mapping[str, Mapping[str, LanguageRule]]
+    # CLDR's distance of an offered language where another is wanted.
+    languages: Mapping[str, Mapping[str, int]]
     # By the pair of languages, then the wanted script, then the offered one.
     scripts: Mapping[tuple[str, str], Mapping[str, Mapping[str, int]]]
     # By the pair of languages, then the pair of scripts, which may be `*`.
@@ -55,20 +47,20 @@ class MatchRules:
 def match_rules() -> MatchRules:
     """The rules, compiled once."""
     data = cldr_data("matching")
-    languages: dict[str, dict[str, LanguageRule]] = defaultdict(dict)
+    languages: dict[str, dict[str, int]] = defaultdict(dict)
     scripts: dict[tuple[str, str], dict[str, dict[str, int]]] = {}
     regions: dict[tuple[str, str], dict[tuple[str, str], list[tuple[str, str, int]]]] = {}
     # The first rule for a pair is the one that counts.
-    for wanted, offered, rule in _both_ways(data["language_matches"]):
+    for wanted, offered, far in _both_ways(data["language_matches"]):
         pair = (wanted[0], offered[0])
         if len(wanted) == 1:
-            languages[wanted[0]].setdefault(offered[0], rule)
+            languages[wanted[0]].setdefault(offered[0], far)
         elif len(wanted) == 2:
             by_script = scripts.setdefault(pair, {}).setdefault(wanted[1], {})
-            by_script.setdefault(offered[1], rule.distance)
+            by_script.setdefault(offered[1], far)
         else:
             within = regions.setdefault(pair, {}).setdefault((wanted[1], offered[1]), [])
-            within.append((wanted[2], offered[2], rule.distance))
+            within.append((wanted[2], offered[2], far))
     del languages[ANY]
     script = scripts.pop((ANY, ANY))[ANY][ANY]
     ((_, _, region),) = regions.pop((ANY, ANY))[ANY, ANY]
@@ -91,13 +83,12 @@ def match_rules() -> MatchRules:
     )
 
 
-def _both_ways(lines: Iterable[str]) -> Iterable[tuple[list[str], list[str], LanguageRule]]:
+def _both_ways(lines: Iterable[str]) -> Iterable[tuple[list[str], list[str], int]]:
     for line in lines:
         wanted, offered, far, *one_way = line.split()
-        rule = LanguageRule(int(far), bool(one_way))
-        yield wanted.split("-"), offered.split("-"), rule
+        yield wanted.split("-"), offered.split("-"), int(far)
         if not one_way and wanted != offered:
-            yield offered.split("-"), wanted.split("-"), rule
+            yield offered.split("-"), wanted.split("-"), int(far)
 
 
 def _clusters(

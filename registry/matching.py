@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..core.errors import InvalidLocaleError
 from ..core.locale import Locale, canonicalise, read_tag
 from .distance import (
+    DEMOTION,
     LSR,
     THRESHOLD,
     is_paradigm,
@@ -28,13 +29,10 @@ from .distance import (
     region_row,
     ruled_languages,
 )
+from .locale_index import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-# What each further wish of a list costs: as much as another region of English, so that a mere
-# difference of region is no reason to take a later wish that fits exactly (ICU).
-_DEMOTION = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +65,7 @@ class LocaleMatcher:
 
         Raises:
             InvalidLocaleError: a tag is not well formed.
+            InputError: more than 100,000 tags.
         """
         self._default = None if default is None else Match(tag=default, distance=None)
         self._exact: dict[_Form, str] = {}
@@ -111,7 +110,7 @@ class LocaleMatcher:
                 best = found
                 assert found.distance is not None
                 limit = found.distance
-            limit -= _DEMOTION
+            limit -= DEMOTION
             if limit <= 0:
                 break
         return best or self._default
@@ -199,7 +198,7 @@ def _in_order(supported: Iterable[str], default: LSR | None) -> Iterable[tuple[_
     forms: dict[_Form, str] = {}
     # Many tags may differ in private use alone.
     known: dict[tuple[object, ...], _Form] = {}
-    for tag in supported:
+    for tag in distinct(supported):
         given = read_tag(tag)
         key = (given.language, given.script, given.region, given.variants)
         form = known.get(key)

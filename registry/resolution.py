@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from .distance import DEMOTION
 from .locale_form import Ground
 from .locale_index import LocaleIndex
 from .locale_request import read_request, request_key
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from .policy import Blend
 
 __all__ = ["LocaleMatch", "LocaleResolver", "Stage"]
-
-DEMOTION = 5
-"""What a place further down in a list of wanted locales counts for, as a distance (ICU)."""
 
 CACHE_SIZE = 16_384
 """Answers that a resolver keeps."""
@@ -142,7 +140,7 @@ class LocaleResolver:
         if not ways:
             trace.append("no language is wanted")
         if best is None:
-            walk = Walk(self._ground, request.skip)
+            walk = Walk(self._ground, request.choice)
             found = next(walk.default(), None)
             trace += walk.trace
         else:
@@ -165,7 +163,7 @@ class _Way:
         self.found: Found | None = None
         self.demotion = place * DEMOTION
         self._tag = request.wanted[place]
-        self._walk = Walk(ground, request.skip)
+        self._walk = Walk(ground, request.choice)
         self._steps = self._walk.steps(self._tag)
         self._trace: tuple[str, ...] = ()
 
@@ -176,7 +174,7 @@ class _Way:
 
     def take_first(self) -> bool:
         self.found = next(self._steps, None)
-        self._trace = tuple(self._walk.trace)
+        self._trace = tuple(dict.fromkeys(self._walk.trace))
         return self.found is not None
 
     def tell(self, best: _Way | None) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import pytest
 
 from isogloss.cli import main
 from isogloss.registry import StoredFile, Version
-from isogloss.registry.catalog import Catalog, utc_now
+from isogloss.registry.catalog import Catalog
+from isogloss.registry.times import utc_now
 from isogloss.registry.records import manifest_digest
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from isogloss.core.errors import InvalidLocaleError
-from isogloss.registry.resolution import LocaleResolver
+from isogloss.registry import Blend, LocaleResolver, Policy
 
 Answer = tuple[str | None, str, int | None]
 
@@ -57,6 +57,19 @@ def test_the_trace_names_each_locale_that_was_looked_for() -> None:
     assert match.trace[-1] == "en: published"
 
 
+def test_an_exclusion_holds_at_every_step_and_in_a_blend() -> None:
+    resolver = LocaleResolver(
+        ["gsw-LI", "de", "de-AT", "de-DE-x-a", "de-AT-1996"],
+        policy=Policy(blend=Blend(adapters=9)),
+    )
+    match = resolver.resolve("gsw-1996, de;q=0, de-AT;q=0.1")
+    assert [tag for tag, _ in match.blend] == ["gsw-LI", "de-AT"]
+    assert resolver.resolve("de-DE-x-a, de;q=0").locale == "de-DE-x-a"
+    assert resolver.resolve("de-AT-1996, de-AT-1996;q=0").locale is None
+    assert resolver.resolve("de-AT-1996-x-a, de-AT-1996;q=0").locale == "de-AT"
+    assert resolver.resolve("de-AT-1996, *;q=0").locale == "de-AT-1996"
+
+
 def test_the_trace_names_what_a_header_excludes() -> None:
     match = LocaleResolver(["de"]).resolve("gsw, de;q=0, *;q=0")
     assert match.trace[0] == "the header excludes de, *"
@@ -86,8 +99,9 @@ def test_a_long_trace_is_shortened() -> None:
         ("de" * 5000, "10000 characters"),
         (["de"] * 1000, "1000 locales"),
         ("de;q=2", "no weight"),
-        ("," * 50, "names no language"),
-        ("," * 4000, "entries"),
+        ("," * 20, "names no language"),
+        ("," * 400, "entries"),
+        ("," * 4000, "4000 characters"),
     ],
 )
 def test_what_is_no_request(request_: Any, problem: str) -> None:

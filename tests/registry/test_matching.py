@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isogloss.core.errors import InvalidLocaleError
+from isogloss.core.errors import InputError, InvalidLocaleError
 from isogloss.core.locale import parse_locale
 from isogloss.registry.distance import LSR, distance, lsr
 from isogloss.registry.matching import LocaleMatcher, Match
@@ -70,6 +70,11 @@ def test_no_more_than_ten_wishes_count() -> None:
     assert matched(["ja"], ["fr", *wishes]) is None
 
 
+def test_too_many_locales() -> None:
+    with pytest.raises(InputError, match="more than 100,000 locales"):
+        LocaleMatcher(f"de-x-{number}" for number in count())
+
+
 def test_wishes_without_end_are_not_read_to_the_end() -> None:
     endless: Any = repeat("fr")
     assert LocaleMatcher(["ja"]).best(endless) is None
@@ -121,6 +126,8 @@ def test_an_ill_formed_tag_is_refused_on_either_side(tag: str) -> None:
 def test_what_is_no_text_is_refused(desired: Any) -> None:
     with pytest.raises(InvalidLocaleError):
         LocaleMatcher(["fr"]).best(desired)
+    with pytest.raises(InvalidLocaleError):
+        LocaleMatcher(["fr", desired])
 
 
 @given(st.lists(tags | st.text(max_size=12), max_size=5), tags | st.text(max_size=12))

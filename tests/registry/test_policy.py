@@ -121,8 +121,13 @@ def test_a_blend_has_as_many_adapters_as_there_are() -> None:
 
 
 def test_too_many_locales() -> None:
-    with pytest.raises(InputError, match="more than 100000 locales"):
+    with pytest.raises(InputError, match="more than 100,000 locales"):
         LocaleResolver(f"de-x-{number}" for number in range(MAX_LOCALES + 1))
+
+
+def test_many_times_one_locale_is_one() -> None:
+    resolver = LocaleResolver(["de"] * (MAX_LOCALES + 1) + ["fr"])
+    assert resolver.resolve("fr").locale == "fr"
 
 
 def test_answers_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isogloss.core.errors import InvalidLocaleError
@@ -74,6 +74,7 @@ def test_an_exact_tag_always_wins(tags_: set[str], request: str) -> None:
 def test_an_answer_is_published_and_says_why(tags_: set[str], request: str) -> None:
     match = resolve(tags_, request)
     assert match.trace
+    assert len(set(match.trace)) == len(match.trace)
     assert (match.stage == "base") == (match.locale is None)
     assert (match.distance is None) == (match.stage in {"default", "base"})
     assert match.locale is None or match.locale in tags_
@@ -91,6 +92,8 @@ def test_nothing_serves_a_request_that_lacks_its_variants_or_private_use(
 
 
 @given(published, tags())
+@example({"sr", "sr-Latn"}, "sr-Cyrl-ME")
+@example({"zh", "zh-Hant"}, "zh-Hans-HK")
 def test_language_and_script_change_within_the_policy_alone(tags_: set[str], request: str) -> None:
     match = resolve(tags_, request)
     if match.locale is None or match.stage == "default":
