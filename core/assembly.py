@@ -14,9 +14,9 @@ from torch import nn
 from .attention import NAME as PACKED_ATTENTION
 from .linears import InPlaceGelu, PlainLinear, fp32_linear
 from .llm_int8 import BitsandbytesLinear
-from .outliers import find_outliers, gelu_peaks, linear_peaks, norm_peaks
 from .precision import activation_dtype
-from .quantized import Int8Linear, QuantizedEmbedding, QuantizedGelu, Quantizer
+from .quantized import Int8Linear, QuantizedEmbedding, QuantizedGelu
+from .quantizers import quantized_linears
 from .weights import Checkpoint
 
 if TYPE_CHECKING:
@@ -111,35 +111,18 @@ def _put_int8_layers(
     """Linears of int8 weights, with the outliers that the base's own weights tell."""
     compiled = precision == "int8" and device.type == "cpu"
 
-    def put(name: str, weight: torch.Tensor, bias: torch.Tensor, quantizer: Quantizer) -> None:
+    def read(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return _read_linear(checkpoint, name)
+
+    for name, weight, bias, quantizer in quantized_linears(shape, read):
         layer = (
             Int8Linear(weight, bias, quantizer)
             if compiled
             else BitsandbytesLinear(weight, bias, quantizer, device=device)
         )
         _replace(model, name, layer)
-
-    norm = _read_linear(checkpoint, "embeddings.LayerNorm")
-    for number in range(shape.layers):
-        at = f"encoder.layer.{number}"
-        width, wide = shape.hidden_size, shape.intermediate_size
-        inputs = Quantizer(find_outliers(norm_peaks(*norm)), width, uses=3)
-        for part in ("query", "key", "value"):
-            found = _read_linear(checkpoint, f"{at}.attention.self.{part}")
-            put(f"{at}.attention.self.{part}", *found, inputs)
-        # Attention averages values, so that its channels are as large as theirs.
-        averages = Quantizer(find_outliers(linear_peaks(*found, *norm)), width)
-        found = _read_linear(checkpoint, f"{at}.attention.output.dense")
-        put(f"{at}.attention.output.dense", *found, averages)
-        norm = _read_linear(checkpoint, f"{at}.attention.output.LayerNorm")
-        found = _read_linear(checkpoint, f"{at}.intermediate.dense")
-        put(f"{at}.intermediate.dense", *found, Quantizer(find_outliers(norm_peaks(*norm)), width))
-        activated = Quantizer(find_outliers(gelu_peaks(*found, *norm)), wide)
-        found = _read_linear(checkpoint, f"{at}.output.dense")
-        put(f"{at}.output.dense", *found, activated)
-        if compiled:
-            _put_gelu(model, number, QuantizedGelu(activated))
-        norm = _read_linear(checkpoint, f"{at}.output.LayerNorm")
+        if compiled and name.endswith(".output.dense") and ".attention." not in name:
+            _put_gelu(model, int(name.split(".")[2]), QuantizedGelu(quantizer))
 
 
 def _put_gelu(model: nn.Module, layer: int, gelu: nn.Module) -> None:

@@ -37,6 +37,8 @@
     │   ├── GateError                 figures below those that a promotion requires
     │   ├── SmokeTestError            a version that can't answer, or answers with no numbers
     │   ├── SignatureError            no valid signature by a trusted key, or a bad key
+    │   ├── ArchiveError              an archive that is damaged, or that isogloss did not write
+    │   ├── HuggingFaceError          a repository that can't be found, read or written there
     │   └── DamagedBlobError          stored bytes that don't match their digest
     ├── TrainingError
     │   ├── DivergedError             the loss is no longer finite
@@ -221,6 +223,14 @@ class SmokeTestError(RegistryError):
 
 class SignatureError(RegistryError):
     """The version has no valid signature by a trusted key, or a key can't be used."""
+
+
+class ArchiveError(RegistryError):
+    """The archive is damaged, was tampered with, or is not one that isogloss wrote."""
+
+
+class HuggingFaceError(RegistryError):
+    """A repository on the Hugging Face Hub can't be found, read or written."""
 
 
 class DamagedBlobError(RegistryError):

@@ -16,25 +16,24 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .allocation import keep_freed_memory
-from .assembly import EMBEDDING, POOLER
+from .assembly import POOLER
 from .errors import PrecisionError
 from .linears import TYPICAL_TOKENS, fp32_linear
-from .quantized import Int8Linear, QuantizedEmbedding
+from .quantized import Int8Linear
 from .quantizers import quantized_linears
+from .weights import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from transformers import PreTrainedModel
 
-    from .base import EncoderShape
+    from .base import BaseFiles, EncoderShape
     from .linears import BaseLinear
 
     MakeLinear = Callable[[torch.Tensor, torch.Tensor | None], BaseLinear]
 
 FrozenPrecision = Literal["fp32", "bf16", "int8"]
-# Rows of the embedding that are quantized at once.
-BLOCK_ROWS = 8192
 # LLM.int8's: activations beyond it are multiplied in half precision.
 OUTLIER_THRESHOLD = 6.0
 
@@ -130,44 +129,38 @@ def multiplies_bf16() -> bool:
 
 
 def prepare_frozen(
-    model: PreTrainedModel, shape: EncoderShape, *, precision: FrozenPrecision = "fp32"
+    model: PreTrainedModel, base: BaseFiles, *, precision: FrozenPrecision = "fp32"
 ) -> None:
     """Freeze a model's encoder and give it the fastest linears for training around it.
 
-    On a CPU its linears, and in int8 its word embedding, are replaced; on other devices int8 goes
-    through bitsandbytes, and the rest is left to autocast. The head is left as it is, and so is
-    BERT's pooler, which is part of a head. Call it before PEFT wraps the model.
+    On a CPU its linears are replaced; on other devices int8 goes through bitsandbytes, and the rest
+    is left to autocast. The head is left as it is, and so are BERT's pooler, which is part of a
+    head, and the embedding, of which a training run reads few rows. Call it before PEFT wraps the
+    model.
 
     Args:
         model: transformers' XLM-R or BERT, bare or with a head, in fp32, on its device.
-        shape: the encoder's.
-        precision: of the frozen products: `fp32`; `bf16`; `int8`: rounds activations and weights
-            on the way forward only, gradients go back through bf16 or fp32 products.
+        base: where its weights come from. They are read from there rather than from the model,
+            which maps its file: pages that nobody touches take no memory.
+        precision: of the frozen products: `fp32`; `bf16`; `int8`, which rounds activations and
+            weights on the way forward only: gradients go back through bf16 or fp32 products.
 
     Raises:
         PrecisionError: bf16 on a processor without, or int8 elsewhere without bitsandbytes.
     """
     encoder: nn.Module = model.base_model
     encoder.requires_grad_(False)
-    device = next(encoder.parameters()).device
-    if device.type != "cpu":
+    if next(encoder.parameters()).device.type != "cpu":
         if precision == "int8":
-            use_bitsandbytes(model, shape)
+            use_bitsandbytes(model, base.shape)
         return
-    keep_freed_memory()
     if precision == "bf16" and not multiplies_bf16():
         raise PrecisionError(
             "precision bf16: this processor has no bf16 products; use fp32 or int8"
         )
-    for name, layer in _layers(encoder, shape, precision):
+    keep_freed_memory()
+    for name, layer in _layers(base, precision):
         _replace(encoder, name, layer)
-    if precision == "int8":
-        weight = encoder.get_parameter(f"{EMBEDDING}.weight").data
-        embedding = QuantizedEmbedding(*weight.shape, device=device)
-        embedding.fill(
-            weight[begin : begin + BLOCK_ROWS] for begin in range(0, len(weight), BLOCK_ROWS)
-        )
-        _replace(encoder, EMBEDDING, embedding)
 
 
 def use_bitsandbytes(model: PreTrainedModel, shape: EncoderShape) -> None:
@@ -187,7 +180,7 @@ def use_bitsandbytes(model: PreTrainedModel, shape: EncoderShape) -> None:
 
     encoder: nn.Module = model.base_model
     for name in _linear_names(shape):
-        weight, bias = _read(encoder, name)
+        weight, bias = (encoder.get_parameter(f"{name}.{part}").data for part in ("weight", "bias"))
         layer = Linear8bitLt(
             weight.shape[1], weight.shape[0], has_fp16_weights=False, threshold=OUTLIER_THRESHOLD
         )
@@ -198,32 +191,27 @@ def use_bitsandbytes(model: PreTrainedModel, shape: EncoderShape) -> None:
     model.is_loaded_in_8bit = True  # type: ignore[assignment]
 
 
-def _layers(
-    encoder: nn.Module, shape: EncoderShape, precision: FrozenPrecision
-) -> Iterator[tuple[str, FrozenLinear]]:
+def _layers(base: BaseFiles, precision: FrozenPrecision) -> Iterator[tuple[str, FrozenLinear]]:
     """New layers, one at a time, so that a weight in two forms is soon let go."""
+    checkpoint = Checkpoint(base)
+
+    def read(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return checkpoint.read(f"{name}.weight"), checkpoint.read(f"{name}.bias")
+
     if precision == "int8":
         back: MakeLinear = HalfLinear if multiplies_bf16() else fp32_linear
-        for name, weight, bias, quantizer in quantized_linears(
-            shape, functools.partial(_read, encoder)
-        ):
+        for name, weight, bias, quantizer in quantized_linears(base.shape, read):
             product: Any = Int8Linear(weight, bias, quantizer)
             yield name, FrozenLinear(product, back(weight.T.contiguous(), None))
         return
     make: MakeLinear = HalfLinear if precision == "bf16" else fp32_linear
-    for name in _linear_names(shape):
-        weight, bias = _read(encoder, name)
+    for name in _linear_names(base.shape):
+        weight, bias = read(name)
         yield name, FrozenLinear(make(weight, bias), make(weight.T.contiguous(), None))
 
 
 def _linear_names(shape: EncoderShape) -> list[str]:
     return [name for name in shape.linears() if name != POOLER]
-
-
-def _read(encoder: nn.Module, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a linear or LayerNorm."""
-    assert not isinstance(encoder.get_submodule(name), FrozenLinear), "prepared already"
-    return encoder.get_parameter(f"{name}.weight").data, encoder.get_parameter(f"{name}.bias").data
 
 
 def _replace(encoder: nn.Module, name: str, module: nn.Module) -> None:

@@ -1,9 +1,11 @@
-"""`predict`, `bench`, `doctor` and `demo`."""
+"""`predict`, `embed` and `rerank`."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,17 +19,39 @@ from .options import (
     registry_option,
     task_option,
 )
-from .output import format_bytes, plain, print_json, print_table
+from .output import plain, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .serving.hub import Hub
+    from .serving.results import Prediction
+    from .serving.texts import Text
+
+adapter_option = click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    help="This version instead of the one that the locale resolves to; NAME=WEIGHT, once for "
+    "each, for a mixture of several.",
+)
+precision_option = click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    help="auto, fp32, bf16, int8 or bitsandbytes.",
+)
 
 
 @click.command()
 @click.argument("texts", nargs=-1)
 @locale_option
 @task_option
+@click.option("--context", help="The second text of a pair: what a question is to be answered by.")
 @alias_option
-@click.option("--adapter", help="This version instead of the one that the locale resolves to.")
+@adapter_option
 @base_option
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@precision_option
 @device_option
 @click.option("--strict/--no-strict", default=True, help="Fail when nothing answers.")
 @registry_option
@@ -36,8 +60,9 @@ def predict(
     texts: tuple[str, ...],
     locale: str,
     task: str,
+    context: str | None,
     alias: str,
-    adapter: str | None,
+    adapters: tuple[str, ...],
     base: str,
     precision: str,
     device: str,
@@ -45,17 +70,17 @@ def predict(
     registry_folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Classify TEXTS (or the lines of standard input) with a locale's adapter."""
-    if not texts:
-        texts = tuple(line.strip() for line in sys.stdin if line.strip())
-    if not texts:
-        raise click.UsageError("no texts; give them as arguments or on standard input")
-    from .serving.hub import Hub
-
-    with open_registry(registry_folder) as registry:
-        hub = Hub(registry, base=base, precision=precision, device=device)
+    """Answer TEXTS (or the lines of standard input) with a locale's adapter."""
+    texts = _texts(texts)
+    given: list[Text] = [text if context is None else (text, context) for text in texts]
+    with _hub(registry_folder, base, precision, device) as hub:
         predictions = hub.predict(
-            list(texts), task=task, locale=locale, adapter=adapter, alias=alias, strict=strict
+            given,
+            task=task,
+            locale=locale,
+            adapter=_adapter(adapters),
+            alias=alias,
+            strict=strict,
         )
     if as_json:
         print_json(
@@ -66,11 +91,11 @@ def predict(
         )
         return
     print_table(
-        ["text", "label", "score", "adapter", "stage"],
+        ["text", "answer", "score", "adapter", "stage"],
         [
             [
                 text,
-                prediction.label,
+                _answer(prediction),
                 prediction.score,
                 prediction.adapter,
                 prediction.resolution.stage,
@@ -80,127 +105,144 @@ def predict(
     )
 
 
-@click.group()
-def bench() -> None:
-    """Measure on this machine."""
-
-
-@bench.command()
+@click.command()
+@click.argument("texts", nargs=-1)
+@locale_option
+@click.option("--task", default="embedding", show_default=True, help="A task that embeds.")
+@alias_option
+@adapter_option
 @base_option
-@click.option(
-    "--shape",
-    help="Random weights in the shape of xlm-roberta-base or bert-base-multilingual-cased instead "
-    "of --base.",
-)
-@click.option("--adapters", default="1,10,100", show_default=True, help="Numbers of adapters.")
-@click.option("--copies", default=10, show_default=True, help="Full copies to load, at most.")
-@click.option("--rank", default=8, show_default=True, help="Rank of the LoRA adapters.")
-@click.option(
-    "--targets", default="query,key,value,dense", show_default=True, help="Modules they change."
-)
-@click.option("--labels", default=7, show_default=True, help="Outputs of each head.")
+@precision_option
 @device_option
+@registry_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the vectors to this file, in NumPy's .npy format, one row a text.",
+)
 @json_option
-def memory(
+def embed(
+    texts: tuple[str, ...],
+    locale: str,
+    task: str,
+    alias: str,
+    adapters: tuple[str, ...],
     base: str,
-    shape: str | None,
-    adapters: str,
-    copies: int,
-    rank: int,
-    targets: str,
-    labels: int,
+    precision: str,
     device: str,
+    registry_folder: Path | None,
+    out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure what a hub of many adapters costs, beside full copies of the base."""
-    from .serving.memory_bench import MemoryBench, measure_memory
-
-    try:
-        counts = tuple(int(count) for count in adapters.split(","))
-    except ValueError:
-        raise click.UsageError(
-            f"--adapters is {adapters!r}; give whole numbers separated by commas, such as 1,10,100"
-        ) from None
-    report = measure_memory(
-        MemoryBench(
-            base=base,
-            shape=shape,
-            adapters=counts,
-            copies=copies,
-            rank=rank,
-            targets=tuple(targets.split(",")),
-            labels=labels,
-            device=device,
+    """Give the vectors of TEXTS (or of the lines of standard input)."""
+    texts = _texts(texts)
+    with _hub(registry_folder, base, precision, device) as hub:
+        vectors = hub.embed(
+            list(texts), locale=locale, task=task, adapter=_adapter(adapters), alias=alias
         )
-    )
+    if out is not None:
+        import numpy as np
+
+        with out.open("wb") as file:
+            np.save(file, vectors)
     if as_json:
-        print_json(report)
-        return
-    click.echo(
-        f"{report.base}: base {format_bytes(report.base_bytes)}, an adapter "
-        f"{format_bytes(report.adapter_bytes)}, a full copy {format_bytes(report.full_copy_bytes)}"
-    )
-    print_table(
-        [
-            "adapters",
-            "hub, measured",
-            "predicted",
-            "resident set",
-            "load, ms each",
-            "copies",
-            "copies' resident set",
-        ],
-        [
+        print_json(
             [
-                row.adapters,
-                format_bytes(row.measured_bytes),
-                format_bytes(row.predicted_bytes),
-                format_bytes(row.resident_set_bytes),
-                row.load_ms,
-                f"{format_bytes(row.full_copies_bytes)}"
-                f"{'' if row.full_copies_measured else ' (computed)'}",
-                format_bytes(row.full_copies_resident_set_bytes)
-                if row.full_copies_resident_set_bytes is not None
-                else "not loaded",
+                {"text": text, "vector": vector.tolist()}
+                for text, vector in zip(texts, vectors, strict=True)
             ]
-            for row in report.rows
+        )
+        return
+    print_table(
+        ["text", "numbers", "the first of them"],
+        [
+            [text, len(vector), " ".join(f"{number:.4f}" for number in vector[:4])]
+            for text, vector in zip(texts, vectors, strict=True)
         ],
     )
 
 
 @click.command()
+@click.argument("query")
+@click.argument("texts", nargs=-1)
+@locale_option
+@click.option("--task", default="search", show_default=True, help="A task that reranks.")
+@alias_option
+@adapter_option
+@base_option
+@precision_option
+@device_option
 @registry_option
 @json_option
-def doctor(registry_folder: Path | None, as_json: bool) -> None:
-    """Say what this machine has, and what is missing."""
-    from .doctor import examine
-
-    report = examine(registry_folder)
+def rerank(
+    query: str,
+    texts: tuple[str, ...],
+    locale: str,
+    task: str,
+    alias: str,
+    adapters: tuple[str, ...],
+    base: str,
+    precision: str,
+    device: str,
+    registry_folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Order TEXTS (or the lines of standard input) by how well they answer QUERY, best first."""
+    texts = _texts(texts)
+    with _hub(registry_folder, base, precision, device) as hub:
+        ranked = hub.rerank(
+            query, texts, locale=locale, task=task, adapter=_adapter(adapters), alias=alias
+        )
     if as_json:
-        print_json(report)
+        print_json([{**plain(one), "text": texts[one.index]} for one in ranked])
         return
-    print_table(["", ""], [[name, value] for name, value in report.facts.items()])
-    print_table(
-        ["precision", "works", "note"],
-        [[check.name, check.works, check.note] for check in report.precisions],
-    )
-    for line in report.missing:
-        click.echo(f"missing: {line}")
+    print_table(["score", "text"], [[one.score, texts[one.index]] for one in ranked])
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path), help="Keep adapters and registry here.")
-@click.option(
-    "--pairs",
-    help="Pairs of standard and dialect, such as de-DE:gsw-CH,pt-PT:pt-BR; default: all four.",
-)
-@json_option
-def demo(out: Path | None, pairs: str | None, as_json: bool) -> None:
-    """Train adapters for a shop's messages, publish, load by locale, predict, see the memory."""
-    from .demo import print_report, run_demo
+@contextmanager
+def _hub(registry_folder: Path | None, base: str, precision: str, device: str) -> Iterator[Hub]:
+    from .serving.hub import Hub
 
-    report = run_demo(out=out, pairs=pairs)
-    if as_json:
-        print_json(report)
-        return
-    print_report(report)
+    with (
+        open_registry(registry_folder) as registry,
+        Hub(registry, base=base, precision=precision, device=device) as hub,
+    ):
+        yield hub
+
+
+def _texts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments, else the lines of standard input."""
+    found = texts or tuple(line.strip() for line in sys.stdin if line.strip())
+    if not found:
+        raise click.UsageError("no texts; give them as arguments or on standard input")
+    return found
+
+
+def _adapter(adapters: tuple[str, ...]) -> str | dict[str, float] | None:
+    """None, a version's name, or names with weights."""
+    if not adapters:
+        return None
+    if len(adapters) == 1 and "=" not in adapters[0]:
+        return adapters[0]
+    mixture = {}
+    for adapter in adapters:
+        name, _, weight = adapter.partition("=")
+        try:
+            number = float(weight)
+        except ValueError:
+            raise click.UsageError(
+                f"--adapter is {adapter!r}; give NAME=WEIGHT for each adapter of a mixture"
+            ) from None
+        if name in mixture:
+            raise click.UsageError(f"--adapter gives {name!r} twice; give it one weight")
+        mixture[name] = number
+    return mixture
+
+
+def _answer(prediction: Prediction) -> str | None:
+    """What of a prediction fits into a table."""
+    if prediction.answer is not None:
+        return prediction.answer
+    if prediction.label is None and prediction.tokens:
+        return " ".join(f"{token.text}/{token.label}" for token in prediction.tokens)
+    return prediction.label

@@ -1,113 +1,61 @@
-"""The hub: texts of any locale and task in, predictions out, one base for all of them."""
+"""The hub: texts of any locale and task in, answers out, one base for all of them."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import psutil
-import torch
 
-from ..adapters.loading import classify
 from ..core.encoder import load_encoder
 from ..core.engine import Engine
 from ..core.errors import InputError, NoAdapterError
-from ..core.locale import parse_locale
-from ..registry import Registry, Resolution
+from ..registry import Registry
+from .decoding import decode
+from .host_cache import HostCache
+from .planning import EMBEDDING, Planner
+from .prefetch import Prefetcher
 from .residency import Residency
+from .results import Memory, Prediction, Ranked
+from .running import Runner
+from .texts import check_texts, each, tokenize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+    from types import TracebackType
 
-    from ..core.packing import Row
+    import torch
+    from numpy.typing import NDArray
+
     from ..registry import Version
-    from .residency import Resident
+    from .planning import AdapterChoice, Plan
+    from .running import Answer
+    from .texts import Job, Text
 
-    Text = str | tuple[str, str] | list[str]
-    AdapterChoice = str | Mapping[str, float] | None
-
-One = TypeVar("One")
-ROWS_A_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """One labelled word of a text."""
-
-    text: str
-    """The word."""
-    start: int
-    """First character in the text."""
-    end: int
-    """Character after the last."""
-    label: str
-    """Its label."""
-    score: float
-    """The label's probability."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The answer for one text, with the version and the resolution that produced it."""
-
-    label: str | None
-    """The best label; None: nothing answers for this locale."""
-    score: float
-    """Its probability."""
-    scores: dict[str, float]
-    """Every label's probability."""
-    logits: tuple[float, ...]
-    """What the head gave, in the order of the labels."""
-    tokens: tuple[Token, ...] = ()
-    """Labelled words, of a token classification."""
-    answer: str | None = None
-    """The answer of a question answering."""
-    truncated: bool = False
-    """Whether the text was cut to the longest that the base takes."""
-    adapter: str | None
-    """Name of the version, such as `intent/gsw-CH@3f2c9a41b7d2`."""
-    resolution: Resolution
-    """Why that version."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """What a hub holds, in bytes."""
-
-    base_bytes: int
-    """Tensors of the base."""
-    slot_bytes: int
-    """Tensors of the adapters in slots."""
-    head_bytes: int
-    """Tensors of their heads."""
-    host_cache_bytes: int
-    """Adapters kept in host memory beside the slots."""
-    adapters: dict[str, int]
-    """Bytes of each adapter in a slot, head included."""
-    resident_set_bytes: int
-    """The whole process, as the operating system counts it."""
-    device_bytes: int
-    """Allocated on the CUDA device; 0 without one."""
+HOST_CACHE_BYTES = 256 << 20
 
 
 class Hub:
     """One frozen base, and the adapters of a registry on top of it.
 
-    Methods may be called from any thread; forwards run one after another.
+    Methods may be called from any thread; several may predict at once. Texts that are on their
+    way are answered by the version that their call resolved to, whatever is promoted meanwhile.
 
     Args:
         registry: a registry, or its folder; None: the user's own.
         base: `mini`, a folder, or a Hub name.
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto`, `fp32`, `bf16`, `int8` or `bitsandbytes`.
         device: `auto`, `cpu`, `cuda`…
         slots: how many adapters are resident at once.
+        slot_bytes: bytes of each slot; None: what a LoRA adapter of rank 16 on every linear needs.
+        host_cache_bytes: bytes of adapters that host memory keeps beside the slots.
 
     Raises:
         BaseModelError: no such base.
         RegistryError: no such registry.
         PrecisionError: a precision or device that this machine lacks.
+        InputError: fewer than one slot, or a negative number of bytes.
     """
 
     def __init__(
@@ -118,15 +66,43 @@ class Hub:
         precision: str = "auto",
         device: str = "auto",
         slots: int = 64,
+        slot_bytes: int | None = None,
+        host_cache_bytes: int = HOST_CACHE_BYTES,
     ) -> None:
         if slots < 1:
             raise InputError(f"slots is {slots}; a hub needs at least one")
+        if host_cache_bytes < 0 or (slot_bytes is not None and slot_bytes < 1):
+            raise InputError(
+                f"slot_bytes is {slot_bytes} and host_cache_bytes {host_cache_bytes}; give at "
+                "least 1 and 0"
+            )
         self.registry = (
             registry if isinstance(registry, Registry) else Registry.open(registry, create=False)
         )
-        self.engine = Engine(load_encoder(base, device=device, precision=precision), slots=slots)
-        self._residency = Residency(self.engine, self.registry)
-        self._lock = threading.RLock()
+        encoder = load_encoder(base, device=device, precision=precision)
+        self.engine = Engine(encoder, slots=slots, slot_bytes=slot_bytes)
+        self._host = HostCache(self.registry, encoder, capacity=host_cache_bytes)
+        self._residency = Residency(self.engine.bank, self._host)
+        self._runner = Runner(self.engine, base, self._residency)
+        self._prefetcher = Prefetcher(self.registry, self._host)
+        self._planner = Planner(self.registry, saw=self._prefetcher.saw)
+
+    def close(self) -> None:
+        """End the thread that reads ahead; the registry stays open."""
+        self._prefetcher.close()
+
+    def __enter__(self) -> Self:
+        """Give the hub itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the thread that reads ahead."""
+        self.close()
 
     def predict(
         self,
@@ -138,221 +114,239 @@ class Hub:
         alias: str = "production",
         strict: bool = True,
     ) -> list[Prediction]:
-        """Classify texts, each for its own locale and task.
+        """Answer texts, each for its own locale and task.
 
         Args:
             texts: each a str, a pair of them, or a list of words.
             task: one, or one per text.
             locale: one, or one per text.
-            adapter: None (resolve by locale), or the name of a version; one, or one per text.
+            adapter: None (resolve by locale), the name of a version, or names with weights (a
+                mixture); one, or one per text.
             alias: which alias answers.
-            strict: raise when nothing answers for a locale; else its label is None.
+            strict: raise when nothing answers for a locale; else its label is None. Embeddings
+                and masked LM are answered by the bare base then.
 
         Returns:
             One prediction per text, in order.
 
         Raises:
-            InputError: an empty text, or arguments of unequal number.
-            InvalidLocaleError: a locale that is no BCP 47 tag.
+            InputError: an empty text, one that its task doesn't take, too many texts, arguments
+                of unequal number, or adapters that can't answer together.
+            InvalidLocaleError: an ill-formed locale.
             NoAdapterError: nothing answers for a locale; carries the trace.
             UnknownVersionError: a version that the registry lacks.
+            SlotTooSmallError: an adapter that is larger than a slot.
+            AdapterError, BaseMismatchError, DamagedBlobError: an adapter that can't be used here.
+                Other calls go on.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        requests: list[tuple[str, str, AdapterChoice]] = list(
-            zip(
-                _each("task", task, len(texts)),
-                _each("locale", locale, len(texts)),
-                _each("adapter", adapter, len(texts)),
-                strict=True,
-            )
-        )
-        chosen = {
-            request: self._choose(*request, alias=alias, strict=strict)
-            for request in dict.fromkeys(
-                (task, locale, _single(adapter)) for task, locale, adapter in requests
-            )
-        }
-        resolutions = [chosen[task, locale, _single(adapter)] for task, locale, adapter in requests]
-        tokenized = self.engine.encoder.tokenize(
-            [_joined(number, text) for number, text in enumerate(texts)]
-        )
-        predictions = [_no_answer(resolution) for resolution in resolutions]
-        answered = [
-            (place, row, resolution)
-            for place, ((row, _), resolution) in enumerate(zip(tokenized, resolutions, strict=True))
-            if resolution.version is not None
-        ]
-        with self._lock:
-            batches = self._batches(answered)
-        for batch in batches:
-            for (place, _, resolution), (resident, logits) in zip(
-                batch, self._run(batch), strict=True
-            ):
-                predictions[place] = _answer(
-                    resolution, resident, logits, truncated=tokenized[place][1]
-                )
-        return predictions
+        texts = check_texts(texts)
+        plans = self._plan(len(texts), task, locale, adapter, alias=alias, strict=strict)
+        piece = self.engine.encoder.rows.piece
 
-    def load(self, locale: str, task: str, *, alias: str = "production") -> str:
-        """Bring the adapter for a locale in, ahead of traffic; returns its version's name."""
+        def finish(job: Job, output: torch.Tensor) -> Prediction:
+            return Prediction(
+                **decode(job, output, piece),
+                truncated=job.tokenized.truncated,
+                adapter=job.plan.name,
+                resolution=job.plan.resolution,
+            )
+
+        answers = self._answer(texts, plans, finish)
+        return [answers.get(place) or _no_answer(plan) for place, plan in enumerate(plans)]
+
+    def embed(
+        self,
+        texts: Sequence[Text] | str,
+        *,
+        locale: str | list[str] | tuple[str, ...],
+        task: str = EMBEDDING,
+        adapter: AdapterChoice | list[AdapterChoice] | tuple[AdapterChoice, ...] = None,
+        alias: str = "production",
+    ) -> NDArray[np.float32]:
+        """Vectors of texts; by the bare base, the mean over tokens, where no adapter answers.
+
+        Args:
+            texts: each a str, a pair of them, or a list of words.
+            locale: one, or one per text.
+            task: name of a task of type `embedding`.
+            adapter: as in `predict`.
+            alias: which alias answers.
+
+        Returns:
+            `[texts, width]`, each row of length 1.
+
+        Raises:
+            InputError: a task that gives no embeddings; else as `predict`.
+            IsoglossError: as `predict`.
+        """
+        texts = check_texts(texts)
+        plans = self._plan(len(texts), task, locale, adapter, alias=alias, strict=True)
+        _check_type(plans, EMBEDDING, "embeds")
+        vectors = np.empty((len(texts), self.engine.encoder.shape.hidden_size), dtype=np.float32)
+
+        def finish(job: Job, vector: torch.Tensor) -> None:
+            vectors[job.place] = vector.numpy()
+
+        self._answer(texts, plans, finish)
+        return vectors
+
+    def rerank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        *,
+        locale: str,
+        task: str = "search",
+        adapter: AdapterChoice = None,
+        alias: str = "production",
+    ) -> list[Ranked]:
+        """Order texts by how well they answer a query.
+
+        Args:
+            query: what is looked for.
+            texts: what was found.
+            locale: of the query.
+            task: name of a task of type `reranking`.
+            adapter: as in `predict`.
+            alias: which alias answers.
+
+        Returns:
+            One entry per text, best first; equal ones in the order given.
+
+        Raises:
+            InputError: a task that doesn't rerank; else as `predict`.
+            IsoglossError: as `predict`.
+        """
+        given = check_texts(texts)
+        for number, text in enumerate(given):
+            if not isinstance(text, str):
+                raise InputError(f"text {number} is {text!r:.80}; reranking takes a str")
+        # Equal texts run once: in two places of a batch their logits differ in the last digits.
+        rows = {text: row for row, text in enumerate(dict.fromkeys(given))}
+        pairs: list[Text] = [(query, text) for text in rows]  # type: ignore[misc]
+        plans = self._plan(len(pairs), task, locale, adapter, alias=alias, strict=True)
+        _check_type(plans, "reranking", "reranks")
+        found = self._answer(pairs, plans, lambda _, logit: (logit.item(), logit.sigmoid().item()))
+        # By the logits: probabilities near 1 are equal in 32 bits.
+        answers = [found[rows[text]] for text in given]
+        best = sorted(range(len(given)), key=lambda place: (-answers[place][0], place))
+        return [Ranked(index=place, score=answers[place][1]) for place in best]
+
+    def load(self, locale: str, task: str, *, alias: str = "production", wait: bool = True) -> str:
+        """Bring the adapter for a locale in, ahead of traffic; returns its version's name.
+
+        Args:
+            locale: BCP 47 tag.
+            task: the task's name.
+            alias: which alias answers.
+            wait: until it is in a slot; else it is read into host memory in the background.
+
+        Raises:
+            IsoglossError: as `predict`.
+        """
         version = self._version_for(locale, task, alias)
-        with self._lock:
-            self._residency.bring_in([version])
-        return version.name
+        if not wait:
+            self._prefetcher.read(version)
+            return version.name
+        with self._residency.lease([version]):
+            return version.name
+
+    def prefetch(self, locale: str, task: str, *, alias: str = "production") -> None:
+        """Read in the background what may answer for a locale next: its other aliases' versions."""
+        self._prefetcher.read_next(self._version_for(locale, task, alias))
 
     def pin(self, locale: str, task: str, *, alias: str = "production") -> str:
         """Bring the adapter for a locale in and keep it; returns its version's name."""
         version = self._version_for(locale, task, alias)
-        with self._lock:
-            self._residency.pin(version)
+        self._residency.pin(version)
         return version.name
 
     def unload(self, name: str) -> bool:
-        """Empty the slot of a version; says whether it was resident."""
-        version = self.registry.version(name)
-        with self._lock:
-            return self._residency.unload(version.digest)
+        """Empty the slot of a version, pinned or not; says whether it was resident.
+
+        Batches that use it finish first.
+        """
+        return self._residency.unload(self._planner.version(name).digest)
 
     def memory(self) -> Memory:
         """What the hub holds now."""
-        with self._lock:
-            residents = self._residency.residents()
-            return Memory(
-                base_bytes=self.engine.parameter_bytes(),
-                slot_bytes=self.engine.bank.bytes(),
-                head_bytes=sum(resident.adapter.head.own_bytes for resident in residents),
-                host_cache_bytes=0,
-                adapters={resident.version.name: resident.adapter.bytes for resident in residents},
-                resident_set_bytes=psutil.Process().memory_info().rss,
-                device_bytes=(
-                    torch.cuda.memory_allocated(self.engine.encoder.device)
-                    if self.engine.encoder.device.type == "cuda"
-                    else 0
-                ),
+        import torch
+
+        residents = self._residency.residents()
+        device = self.engine.encoder.device
+        return Memory(
+            base_bytes=self.engine.parameter_bytes(),
+            slot_bytes=sum(resident.nbytes for resident in residents),
+            reserved_bytes=self.engine.bank.arena.nbytes,
+            head_bytes=sum(resident.head_bytes for resident in residents),
+            host_cache_bytes=self._host.nbytes,
+            adapters={
+                name: resident.nbytes + resident.head_bytes
+                for resident in residents
+                for name in resident.names.values()
+            },
+            resident_set_bytes=psutil.Process().memory_info().rss,
+            device_bytes=torch.cuda.memory_allocated(device) if device.type == "cuda" else 0,
+        )
+
+    def _plan(
+        self,
+        count: int,
+        task: str | list[str] | tuple[str, ...],
+        locale: str | list[str] | tuple[str, ...],
+        adapter: AdapterChoice | list[AdapterChoice] | tuple[AdapterChoice, ...],
+        *,
+        alias: str,
+        strict: bool,
+    ) -> list[Plan]:
+        requests = list(
+            zip(
+                each("task", task, count),
+                each("locale", locale, count),
+                each("adapter", adapter, count),
+                strict=True,
             )
+        )
+        return self._planner.plans(requests, alias=alias, strict=strict)
+
+    def _answer(
+        self,
+        texts: Sequence[Text],
+        plans: Sequence[Plan],
+        finish: Callable[[Job, torch.Tensor], Answer],
+    ) -> dict[int, Answer]:
+        """Answers by the texts' places; none for those that nothing answers."""
+        encoder = self.engine.encoder
+        limits = dict.fromkeys(plans, encoder.shape.max_tokens)
+        for plan in limits:
+            for member in plan.members:
+                if member.version.kind == "prefix":
+                    limits[plan] -= self._host.shift(member.version)
+        jobs = tokenize(texts, plans, [limits[plan] for plan in plans], encoder.rows)
+        return self._runner.run(jobs, finish)
 
     def _version_for(self, locale: str, task: str, alias: str) -> Version:
-        resolution = self._choose(task, locale, None, alias=alias, strict=True)
-        assert resolution.version is not None
-        return resolution.version
-
-    def _choose(
-        self, task: str, locale: str, adapter: str | None, *, alias: str, strict: bool
-    ) -> Resolution:
-        """The version that answers a request, and why."""
-        if adapter is not None:
-            parse_locale(locale)  # a slip of the pen is one here too
-            version = self.registry.version(adapter)
-            if version.task != task:
-                raise InputError(f"{version.name} does {version.task!r}, not {task!r}")
-            return Resolution(
-                requested=locale,
-                locale=version.locale,
-                version=version,
-                stage="exact",
-                distance=None,
-                trace=(f"{version.name} was asked for by name",),
-            )
-        resolution = self.registry.resolve(locale, task, alias=alias)
-        if resolution.version is None and strict:
+        plan = self._planner.plan(task, locale, None, alias=alias, strict=True)
+        version = plan.resolution.version
+        if version is None:
             raise NoAdapterError(
-                f"no {alias} adapter answers for task {task!r} and locale {locale!r} "
-                f"({'; '.join(resolution.trace)}); publish one, or ask without strict",
-                trace=resolution.trace,
+                f"no {alias} adapter answers for task {task!r} and locale {locale!r}, only the "
+                "bare base; publish one",
+                trace=plan.resolution.trace,
             )
-        return resolution
-
-    def _batches(
-        self, answered: list[tuple[int, Row, Resolution]]
-    ) -> list[list[tuple[int, Row, Resolution]]]:
-        """Cut into batches of at most ROWS_A_BATCH rows and as many adapters as find a slot.
-
-        Rows of one adapter stay together, so that each is brought in once.
-        """
-        ordered = sorted(answered, key=lambda item: (_digest(item[2]), len(item[1].token_ids)))
-        batches: list[list[tuple[int, Row, Resolution]]] = []
-        adapters: set[str] = set()
-        for item in ordered:
-            adapters.add(_digest(item[2]))
-            full = batches and len(batches[-1]) >= ROWS_A_BATCH
-            if not batches or full or not self._residency.has_room_for(adapters):
-                batches.append([])
-                adapters = {_digest(item[2])}
-            batches[-1].append(item)
-        return batches
-
-    def _run(self, batch: list[tuple[int, Row, Resolution]]) -> list[tuple[Resident, torch.Tensor]]:
-        versions = {
-            resolution.version.digest: resolution.version
-            for _, _, resolution in batch
-            if resolution.version is not None
-        }
-        with self._lock:
-            residents = self._residency.bring_in(versions.values())
-            rows = [
-                replace(row, slot=residents[_digest(resolution)].slot)
-                for _, row, resolution in batch
-            ]
-            heads = {resident.slot: resident.adapter.head for resident in residents.values()}
-            logits = classify(self.engine, rows, heads)
-        return [
-            (residents[_digest(resolution)], row)
-            for (_, _, resolution), row in zip(batch, logits, strict=True)
-        ]
+        return version
 
 
-def _joined(number: int, text: Text) -> str | tuple[str, str]:
-    """A list of words as one text; anything else as it is."""
-    if not isinstance(text, list):
-        return text
-    if not all(isinstance(word, str) for word in text):
-        raise InputError(f"text {number} is {text!r:.80}; a list must hold words")
-    return " ".join(text)
-
-
-def _digest(resolution: Resolution) -> str:
-    assert resolution.version is not None
-    return resolution.version.digest
-
-
-def _each(name: str, value: One | list[One] | tuple[One, ...], count: int) -> Sequence[One]:
-    """One value for all texts, or one per text."""
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise InputError(f"{len(value)} values of {name} for {count} texts; give one, or one each")
-    return value
-
-
-def _single(adapter: AdapterChoice) -> str | None:
-    """The one version that is asked for."""
-    if adapter is None or isinstance(adapter, str):
-        return adapter
-    if len(adapter) == 1 and set(adapter.values()) == {1.0}:
-        return next(iter(adapter))
-    raise InputError(
-        f"adapter is a mixture of {len(adapter)}; this release serves one version per text"
-    )
-
-
-def _no_answer(resolution: Resolution) -> Prediction:
+def _no_answer(plan: Plan) -> Prediction:
     return Prediction(
-        label=None, score=0.0, scores={}, logits=(), adapter=None, resolution=resolution
+        label=None, score=0.0, scores={}, logits=(), adapter=None, resolution=plan.resolution
     )
 
 
-def _answer(
-    resolution: Resolution, resident: Resident, logits: torch.Tensor, *, truncated: bool
-) -> Prediction:
-    probabilities = logits.softmax(-1).tolist()
-    best = int(logits.argmax())
-    labels = resident.adapter.spec.labels
-    return Prediction(
-        label=labels[best],
-        score=probabilities[best],
-        scores=dict(zip(labels, probabilities, strict=True)),
-        logits=tuple(logits.tolist()),
-        truncated=truncated,
-        adapter=resident.version.name,
-        resolution=resolution,
-    )
+def _check_type(plans: Sequence[Plan], task_type: str, does: str) -> None:
+    for plan in plans:
+        if plan.task_type != task_type:
+            raise InputError(
+                f"{plan.name or 'the bare base'} is of type {plan.task_type!r}; name a task that "
+                f"{does}"
+            )

@@ -126,7 +126,7 @@ class MemoryReport:
     base_bytes: int
     """Tensors of the base."""
     adapter_bytes: int
-    """Tensors of one adapter, head included."""
+    """Tensors of one adapter, head and routing included."""
     full_copy_bytes: int
     """Tensors of one fine-tuned copy, head included."""
     rows: tuple[MemoryRow, ...]
@@ -210,32 +210,46 @@ def _measure(what: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _hub(settings: dict[str, Any]) -> dict[str, Any]:
     """Load a base, fill `count` slots, and see what grew."""
     from ..adapters.loading import load_adapter
+    from ..core.bank import AdapterLinear
+    from ..core.delta import SlotImage
     from ..core.encoder import load_encoder
     from ..core.engine import Engine
 
     count = settings["count"]
     base = locate_base(settings["base"])
     before = _resident_set()
-    engine = Engine(load_encoder(base.folder, device=settings["device"]), slots=count)
-    loaded = []
+    encoder = load_encoder(base.folder, device=settings["device"])
+    one = load_adapter(_random_adapter(base, settings, seed=0), encoder)
+    size = SlotImage.of(one.delta).nbytes
+    engine = Engine(encoder, slots=count, slot_bytes=size)
+    # Its line in the table of each module that it may change is part of what it costs.
+    line = sum(
+        module.places[0].nbytes
+        for module in encoder.model.modules()
+        if isinstance(module, AdapterLinear)
+    )
+    adapter_bytes = size + line + (0 if one.head is None else one.head.own_bytes)
+    del one
+    heads = []
     times = []
     for number in range(count):
         files = _random_adapter(base, settings, seed=number)
         started = time.perf_counter()
-        adapter = load_adapter(files, engine.encoder)
-        engine.bank.put(number, adapter.updates)
+        adapter = load_adapter(files, encoder)
+        engine.bank.put(number, SlotImage.of(adapter.delta))
         times.append(1000 * (time.perf_counter() - started))
-        loaded.append(adapter)
-    _touch(engine.encoder.model)
+        heads.append(adapter.head)
+    del adapter
+    _touch(encoder.model)
     gc.collect()
     return {
         "base_bytes": engine.parameter_bytes(),
-        "adapter_bytes": loaded[0].bytes,
+        "adapter_bytes": adapter_bytes,
         "bytes": _live_tensor_bytes(),
         "resident_set": _resident_set() - before,
         "load_ms": float(np.median(times)),
-        "dtype": str(engine.encoder.dtype).removeprefix("torch."),
-        "device": str(engine.encoder.device),
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "device": str(encoder.device),
     }
 
 
@@ -316,18 +330,22 @@ def _live_tensor_bytes() -> int:
     """Bytes of all tensors that are alive in this process, whoever holds them."""
     import torch
 
-    storages = {}
-    for found in gc.get_objects():
-        if type(found) in {torch.Tensor, torch.nn.Parameter}:
-            storage = found.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
+    from ..core.linears import tensor_bytes
+
+    kinds = {torch.Tensor, torch.nn.Parameter}
+    return tensor_bytes(found for found in gc.get_objects() if type(found) in kinds)
 
 
 def _touch(model: nn.Module) -> None:
-    """Read every weight, as traffic would: pages of a mapped file count once they are read."""
-    for parameter in model.parameters():
-        parameter.sum()
+    """Read every weight, as traffic would: pages of a mapped file count once they are read.
+
+    Weights in oneDNN's own layout were written when they were packed, and so are there.
+    """
+    import torch
+
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.layout is torch.strided:
+            tensor.sum()
 
 
 def _resident_set() -> int:
