@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from ..core.base import BaseFiles
+    from ..core.base import BaseFiles, EncoderShape
+    from .layout import Layout
+    from .weights import TensorInfo
 
 __all__ = [
     "CARD_FILE",
@@ -61,6 +63,7 @@ __all__ = [
     "SPEC_FILE",
     "WEIGHTS_FILE",
     "CheckedFolder",
+    "check_files",
     "read_adapter_folder",
 ]
 
@@ -141,9 +144,7 @@ def read_adapter_folder(
     if found is not None:
         spec = _check_base(spec, found, recorded)
     shape = found.shape if found is not None else guess_shape(spec, config, header)
-    layout = parse_layout(spec, config, shape, header)
-    check_tensors(header, expected_tensors(spec, layout, shape))
-    check_values(layout, load_arrays(files[WEIGHTS_FILE], header))
+    layout = _check_weights(spec, config, shape, header, files[WEIGHTS_FILE])
     spec = complete_spec(spec, layout, shape)
     # Read once more what is stored, so that no override can store what would not load.
     try:
@@ -153,6 +154,57 @@ def read_adapter_folder(
     AdapterSpec.from_json(content)
     files |= {SPEC_FILE: content} | _put_right(files, config or {}, spec, recorded)
     return CheckedFolder(spec=spec, files=files, left_out=left_out, base=found)
+
+
+def check_files(files: Mapping[str, bytes]) -> AdapterSpec:
+    """Check files that were stored before, here or in another registry, as those of a folder are.
+
+    What hangs on the base is checked when they are loaded; nothing is looked for here.
+
+    Args:
+        files: name → content, `isogloss.json` among them.
+
+    Returns:
+        What `isogloss.json` says.
+
+    Raises:
+        AdapterError: one of its kinds for each check that fails.
+        InvalidLocaleError: a locale that is no BCP 47 tag.
+    """
+    for name, content in files.items():
+        if name not in SIZE_LIMITS:
+            raise AdapterFolderError(
+                f"{name[:80]!r} is no file of an adapter; expected {', '.join(SIZE_LIMITS)}"
+            )
+        if len(content) > SIZE_LIMITS[name]:
+            raise AdapterTooLargeError(
+                f"{name} is larger than {SIZE_LIMITS[name]:,} bytes, more than any adapter needs"
+            )
+    for required in (SPEC_FILE, WEIGHTS_FILE):
+        if required not in files:
+            raise AdapterFolderError(f"there is no {required}, so it is no adapter")
+    spec = AdapterSpec.from_json(files[SPEC_FILE])
+    config = _check_kind("the version", files, spec)
+    header = read_header(files[WEIGHTS_FILE])
+    if config is not None:
+        check_task(config, spec)
+    check_labels(spec, header)
+    shape = guess_shape(spec, config, header)
+    _check_weights(spec, config, shape, header, files[WEIGHTS_FILE])
+    return spec
+
+
+def _check_weights(
+    spec: AdapterSpec,
+    config: Mapping[str, Any] | None,
+    shape: EncoderShape,
+    header: Mapping[str, TensorInfo],
+    content: bytes,
+) -> Layout:
+    layout = parse_layout(spec, config, shape, header)
+    check_tensors(header, expected_tensors(spec, layout, shape))
+    check_values(layout, load_arrays(content, header))
+    return layout
 
 
 def _put_right(
@@ -228,7 +280,7 @@ def _read_file(path: Path) -> bytes:
 
 
 def _check_kind(
-    folder: Path, files: Mapping[str, bytes], recorded: AdapterSpec | None
+    folder: Path | str, files: Mapping[str, bytes], recorded: AdapterSpec | None
 ) -> dict[str, Any] | None:
     """PEFT's config, of a kind that is served; None for a kind that has none."""
     kind = recorded.kind if recorded is not None else None

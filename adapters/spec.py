@@ -83,7 +83,7 @@ class AdapterSpec:
     base_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the base's config and weights; None: not known, the publisher vouches for it."""
     metrics: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = field(default_factory=dict)
-    """Figures on the dev set, 0..1: `accuracy`, `macro_f1`."""
+    """Figures on the dev set: `accuracy`, `macro_f1`, `perplexity`; finite."""
     data_digest: str | None = None
     """sha256 of the training rows."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -97,14 +97,8 @@ class AdapterSpec:
 
     @property
     def reads_token_types(self) -> bool:
-        """Whether its texts keep their token types (BERT's pairs); else all are zero.
-
-        PEFT's models leave them out in question answering, and in embeddings with a prefix, so
-        adapters that were trained there have never seen any.
-        """
-        if self.kind == "bottleneck" or self.task_type not in ("question-answering", "embedding"):
-            return True
-        return self.task_type == "embedding" and self.kind != "prefix"
+        """Whether its texts keep their token types; else all are zero."""
+        return reads_token_types(self.kind, self.task_type)
 
     def to_json(self) -> bytes:
         """The bytes of `isogloss.json`; equal specs give equal bytes."""
@@ -138,6 +132,17 @@ class AdapterSpec:
             )
         check_registered(parse_locale(spec.locale))
         return spec
+
+
+def reads_token_types(kind: str, task_type: str) -> bool:
+    """Whether texts keep their token types (BERT's pairs) for an adapter; else all are zero.
+
+    PEFT's models leave them out in question answering, and in embeddings with a prefix, so
+    adapters that were trained there have never seen any.
+    """
+    if kind == "bottleneck":
+        return True
+    return task_type != "question-answering" and (kind, task_type) != ("prefix", "embedding")
 
 
 _SPEC = TypeAdapter(AdapterSpec)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .adapters.training import TrainingConfig, train
     from .core.errors import IsoglossError, NoAdapterError
     from .registry import Registry, Resolution, Version
-    from .serving.hub import Hub, Memory, Prediction, Token
+    from .serving.hub import Hub
+    from .serving.results import Memory, Prediction, Ranked, Token
 
 __version__ = "0.1.0"
 
@@ -27,14 +28,15 @@ _HOMES = {
     "Evaluation": ".adapters.evaluation",
     "Hub": ".serving.hub",
     "IsoglossError": ".core.errors",
-    "Memory": ".serving.hub",
+    "Memory": ".serving.results",
     "NoAdapterError": ".core.errors",
-    "Prediction": ".serving.hub",
+    "Prediction": ".serving.results",
     "PretrainingConfig": ".adapters.pretraining",
     "PretrainingResult": ".adapters.pretraining",
+    "Ranked": ".serving.results",
     "Registry": ".registry",
     "Resolution": ".registry",
-    "Token": ".serving.hub",
+    "Token": ".serving.results",
     "TrainingConfig": ".adapters.training",
     "Version": ".registry",
     "evaluate": ".adapters.evaluation",
@@ -51,6 +53,7 @@ __all__ = [
     "Prediction",
     "PretrainingConfig",
     "PretrainingResult",
+    "Ranked",
     "Registry",
     "Resolution",
     "Token",

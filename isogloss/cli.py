@@ -12,8 +12,10 @@ from . import __version__
 from .core.errors import IsoglossError
 from .locale_commands import alias_locale, resolve
 from .machine_commands import bench, demo, doctor
-from .registry_commands import history, ls, promote, publish, rollback, show
+from .promotion_commands import gate, history, promote, protect, rollback
+from .registry_commands import ls, publish, rm, show
 from .serving_commands import embed, predict, rerank
+from .signing_commands import keys
 from .training_commands import evaluate, pretrain, train
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ for command in (
     promote,
     rollback,
     history,
+    protect,
+    gate,
+    keys,
+    rm,
     predict,
     embed,
     rerank,

@@ -24,24 +24,67 @@ RESUME = click.option("--resume", is_flag=True, help="Go on with an interrupted 
 @base_option
 @locale_option
 @task_option
-@click.option("--data", required=True, help="Folder with train.jsonl and dev.jsonl, or one file.")
+@click.option(
+    "--task-type",
+    default="sequence-classification",
+    show_default=True,
+    help="sequence-classification, token-classification, embedding, reranking, masked-lm or "
+    "question-answering.",
+)
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    help="Folder with train, dev and test files, one file, or hf:NAME; LOCALE=PLACE, given several "
+    "times, trains one adapter for all.",
+)
 @click.option("--out", required=True, help="The adapter folder to write.")
-@click.option("--kind", default="lora", show_default=True, help="Kind of adapter.")
-@click.option("--rank", default=8, show_default=True, help="Rank of the low-rank updates.")
+@click.option(
+    "--kind",
+    default="lora",
+    show_default=True,
+    help="lora, rslora, dora, adalora, prefix, houlsby, pfeiffer or bottleneck (pfeiffer).",
+)
+@click.option(
+    "--preset", default="base", show_default=True, help="small, base or wide: rank and targets."
+)
+@click.option("--rank", type=int, help="Rank; length of a prefix; width of a bottleneck.")
 @click.option("--alpha", type=float, help="LoRA's alpha; default: twice the rank.")
 @click.option("--dropout", type=float, help="Dropout in the head.")
 @click.option("--targets", help="Linear modules to change, such as query,value.")
+@click.option("--adapters-from-layer", type=int, help="The lowest layer that LoRA changes.")
+@labels_option
+@click.option("--skip-bad", is_flag=True, help="Leave out and count rows that can't be used.")
 @click.option("--epochs", type=int, help="The most passes over the data.")
-@click.option("--patience", type=int, help="Epochs without a better dev macro-F1 before it stops.")
+@click.option("--patience", type=int, help="Epochs without a better dev figure before it stops.")
 @click.option("--batch-size", type=int, help="Rows a step.")
+@click.option("--accumulation", type=int, help="In how many parts a step is computed.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, more time.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@click.option("--schedule", help="linear or cosine.")
+@click.option("--weight-decay", type=float, help="AdamW's decay.")
+@click.option("--warmup", type=float, help="Share of the steps that warm up.")
+@click.option("--clip", type=float, help="The largest norm of a step's gradients.")
+@click.option("--label-smoothing", type=float, help="Share of a label spread over all.")
+@click.option("--balance", help="Against skewed labels: weights, sampling or none.")
+@click.option("--locale-temperature", type=float, help="Of sampling several locales, from 1.")
+@click.option("--contrast", type=float, help="Temperature of the contrastive loss.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or int8.")
 @click.option("--seed", default=0, show_default=True, help="Weights, order, dropout.")
+@click.option("--track", help="tensorboard, wandb or mlflow.")
 @device_option
 @RESUME
+@click.option("--finish", is_flag=True, help="Of an interrupted run take the best so far.")
 @json_option
-def train(resume: bool, as_json: bool, targets: str | None, **settings: object) -> None:
-    """Train an adapter for one locale and task on a frozen base."""
+def train(
+    resume: bool,
+    finish: bool,
+    as_json: bool,
+    targets: str | None,
+    labels: str | None,
+    **settings: object,
+) -> None:
+    """Train an adapter for one task and locale, or several, on a frozen base."""
     from .adapters.files import SPEC_FILE
     from .adapters.spec import AdapterSpec
     from .adapters.training import TrainingConfig
@@ -50,43 +93,63 @@ def train(resume: bool, as_json: bool, targets: str | None, **settings: object) 
     given = {name: value for name, value in settings.items() if value is not None}
     if targets is not None:
         given["targets"] = tuple(name.strip() for name in targets.split(",") if name.strip())
-    folder = run(TrainingConfig(**given), resume=resume)  # type: ignore[arg-type]
+    names = split_labels(labels)
+    if names is not None:
+        given["labels"] = tuple(names)
+    config = TrainingConfig(**given)  # type: ignore[arg-type]
+    folder = run(config, resume=resume, finish=finish)
     spec = AdapterSpec.from_json((folder / SPEC_FILE).read_bytes())
     if as_json:
-        print_json({"folder": str(folder), "metrics": spec.metrics, "labels": spec.labels})
+        by_locale = spec.training.get("dev_metrics", {})
+        print_json(
+            {
+                "folder": str(folder),
+                "metrics": spec.metrics,
+                "metrics_by_locale": by_locale,
+                "labels": spec.labels,
+                "skipped_rows": spec.training["skipped_rows"],
+            }
+        )
         return
     print_table(
-        ["folder", "dev accuracy", "dev macro-F1", "labels"],
-        [[str(folder), spec.metrics["accuracy"], spec.metrics["macro_f1"], len(spec.labels)]],
+        ["folder", *(f"dev {name}" for name in spec.metrics), "labels"],
+        [[str(folder), *spec.metrics.values(), len(spec.labels)]],
     )
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="JSON lines with text and label."
+    "--data",
+    required=True,
+    help="Rows of its task: a file, or a folder or hf:NAME with a test split.",
 )
 @click.option("--base", help="Name or folder of the base; default: the one recorded.")
 @labels_option
+@click.option("--skip-bad", is_flag=True, help="Leave out and count rows that can't be used.")
 @device_option
 @json_option
 def evaluate(
     folder: Path,
-    data: Path,
+    data: str,
     base: str | None,
     labels: str | None,
+    skip_bad: bool,
     device: str,
     as_json: bool,
 ) -> None:
-    """Judge an adapter folder on labelled rows: accuracy and macro-F1."""
+    """Judge an adapter folder on rows whose answers are known."""
     from .adapters.evaluation import evaluate as run
 
-    result = run(folder, data, base=base, labels=split_labels(labels), device=device)
+    result = run(
+        folder, data, base=base, labels=split_labels(labels), device=device, skip_bad=skip_bad
+    )
     if as_json:
         print_json(result)
         return
     print_table(["metric", "value"], [[name, value] for name, value in result.metrics.items()])
-    print_table(["label", "F1"], [[name, value] for name, value in result.per_label.items()])
+    if result.per_label:
+        print_table(["label", "F1"], [[name, value] for name, value in result.per_label.items()])
 
 
 @click.command()

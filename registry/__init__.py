@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from .matching import LocaleMatcher, Match
 from .policy import Blend, Policy
-from .records import Alias, AliasChange, LocaleAlias, Resolution, StoredFile, Version
+from .promotion import Intention, MoveOptions
+from .records import (
+    ANYTHING,
+    Alias,
+    AliasChange,
+    Gate,
+    LocaleAlias,
+    Removal,
+    Resolution,
+    Signature,
+    StoredFile,
+    TrustedKey,
+    Version,
+)
 from .registry import Registry
 from .resolution import LocaleMatch, LocaleResolver
 
 __all__ = [
+    "ANYTHING",
     "Alias",
     "AliasChange",
     "Blend",
+    "Gate",
+    "Intention",
     "LocaleAlias",
     "LocaleMatch",
     "LocaleMatcher",
     "LocaleResolver",
     "Match",
+    "MoveOptions",
     "Policy",
     "Registry",
+    "Removal",
     "Resolution",
+    "Signature",
     "StoredFile",
+    "TrustedKey",
     "Version",
 ]

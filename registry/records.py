@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
 
 Action = Literal["publish", "promote", "rollback"]
 """What moved an alias."""
+
+
+class Expected(Enum):
+    """Stands for "wherever the alias points", where None is "nowhere yet"."""
+
+    ANYTHING = "anything"
+
+
+ANYTHING: Final = Expected.ANYTHING
+"""No expectation: an alias is moved wherever it points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,12 @@ class Version:
     """When it was first published; UTC, ISO 8601, microseconds."""
     published_by: str
     """The account that published it."""
+    author: str | None = None
+    """Who made it, in the words of whoever published it."""
+    tools: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Releases of isogloss, peft and torch where it was published."""
+    parts: tuple[str, ...] = ()
+    """Digests of the versions that a mixture uses; none for the other kinds."""
 
     @property
     def name(self) -> str:
@@ -111,6 +128,76 @@ class AliasChange:
     """The account that moved it."""
     reason: str | None
     """Why, in the words of whoever moved it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """A version that was taken out of the registry."""
+
+    digest: str
+    """What it was named by."""
+    locale: str
+    """Canonical BCP 47 tag."""
+    task: str
+    """The task's name."""
+    removed_at: str
+    """UTC, ISO 8601, microseconds."""
+    removed_by: str
+    """The account that removed it."""
+    reason: str | None
+    """Why, in the words of whoever removed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What versions must reach before an alias may point to them."""
+
+    pattern: str
+    """Tasks that it is for: a name, or a pattern such as `intent*` or `*`."""
+    alias: str
+    """The alias that it guards."""
+    requires: tuple[str, ...]
+    """Requirements, as `gates.py` reads them; all must hold."""
+    changed_at: str
+    """UTC, ISO 8601, microseconds."""
+    changed_by: str
+    """The account that set it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustedKey:
+    """A public key whose signatures count, or counted."""
+
+    id: str
+    """The first 16 hex digits of sha256 over the 32 bytes of the key."""
+    public: str
+    """The 32 bytes of an Ed25519 public key (RFC 8032), 64 hex digits."""
+    name: str
+    """Whose it is."""
+    trusted_at: str
+    """UTC, ISO 8601, microseconds."""
+    trusted_by: str
+    """The account that added it."""
+    revoked_at: str | None
+    """When it stopped to count; None: it counts."""
+    revoked_by: str | None
+    """The account that revoked it."""
+    reason: str | None
+    """Why it was revoked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """A signature of one version; see `signing.py` for what is signed."""
+
+    digest: str
+    """The version's digest."""
+    key_id: str
+    """`TrustedKey.id` of the key that signed."""
+    signature: str
+    """The 64 bytes of Ed25519, 128 hex digits."""
+    signed_at: str
+    """UTC, ISO 8601, microseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from .residency import Residency
 from .results import Memory, Prediction, Ranked
 from .running import Runner
 from .texts import check_texts, each, tokenize
+from .watching import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..registry import Version
+    from ..registry.changes import WatchState
+    from ..registry.following import Follower
     from .planning import AdapterChoice, Plan
     from .running import Answer
     from .texts import Job, Text
@@ -50,6 +53,8 @@ class Hub:
         slots: how many adapters are resident at once.
         slot_bytes: bytes of each slot; None: what a LoRA adapter of rank 16 on every linear needs.
         host_cache_bytes: bytes of adapters that host memory keeps beside the slots.
+        watch: hear of the registry's changes in a thread of its own, and go on with what is known
+            while the registry is away; else each call looks there, and fails where it is away.
 
     Raises:
         BaseModelError: no such base.
@@ -68,6 +73,7 @@ class Hub:
         slots: int = 64,
         slot_bytes: int | None = None,
         host_cache_bytes: int = HOST_CACHE_BYTES,
+        watch: bool = True,
     ) -> None:
         if slots < 1:
             raise InputError(f"slots is {slots}; a hub needs at least one")
@@ -84,11 +90,25 @@ class Hub:
         self._host = HostCache(self.registry, encoder, capacity=host_cache_bytes)
         self._residency = Residency(self.engine.bank, self._host)
         self._runner = Runner(self.engine, base, self._residency)
-        self._prefetcher = Prefetcher(self.registry, self._host)
-        self._planner = Planner(self.registry, saw=self._prefetcher.saw)
+        self._follower = follow(self.registry, self, Hub._catch_up) if watch else None
+        self._prefetcher = Prefetcher(self.registry, self._host, self._follower)
+        self._planner = Planner(self.registry, saw=self._prefetcher.saw, resolver=self._follower)
+        if self._follower is not None:
+            self._follower.start()
+
+    @property
+    def state(self) -> WatchState | None:
+        """Whether changes of the registry are heard of, since when, and why not.
+
+        While it is `away`, what is known goes on answering, and may be out of date. None: this hub
+        doesn't watch.
+        """
+        return None if self._follower is None else self._follower.state
 
     def close(self) -> None:
-        """End the thread that reads ahead; the registry stays open."""
+        """End the threads that watch and read ahead; the registry stays open."""
+        if self._follower is not None:
+            self._follower.stop()
         self._prefetcher.close()
 
     def __enter__(self) -> Self:
@@ -101,7 +121,7 @@ class Hub:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the thread that reads ahead."""
+        """End the threads that watch and read ahead."""
         self.close()
 
     def predict(
@@ -288,6 +308,9 @@ class Hub:
             resident_set_bytes=psutil.Process().memory_info().rss,
             device_bytes=torch.cuda.memory_allocated(device) if device.type == "cuda" else 0,
         )
+
+    def _catch_up(self) -> None:
+        self._prefetcher.catch_up()
 
     def _plan(
         self,

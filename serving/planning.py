@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..core.errors import InputError, NoAdapterError
+from ..adapters.spec import reads_token_types
+from ..core.errors import InputError, NoAdapterError, RegistryUnavailableError
 from ..core.locale import read_tag
 from ..registry import Resolution
 from ..registry.locale_request import read_request, request_key
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..registry import Registry, Version
+    from ..registry.following import Follower
     from .prefetch import Route
 
 AdapterChoice = str | Mapping[str, float] | None
@@ -49,6 +51,14 @@ class Plan:
         return mixture_name(self.members) if self.members else None
 
     @property
+    def reads_token_types(self) -> bool:
+        """Whether the texts keep their token types."""
+        return all(
+            reads_token_types(member.version.kind, member.version.task_type)
+            for member in self.answering
+        )
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Labels in the order of the head's outputs."""
         return self.answering[0].version.labels if self.answering else ()
@@ -65,10 +75,18 @@ class Planner:
     Args:
         registry: where versions are looked up.
         saw: is told of what answers for a locale, task and alias.
+        resolver: says which version answers; None: the registry.
     """
 
-    def __init__(self, registry: Registry, *, saw: Callable[[Route, Resolution], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        saw: Callable[[Route, Resolution], None],
+        resolver: Registry | Follower | None = None,
+    ) -> None:
         self._registry = registry
+        self._resolver = registry if resolver is None else resolver
         self._saw = saw
         # Versions never change, so a whole name goes on meaning the same.
         self._versions: dict[str, Version] = {}
@@ -82,12 +100,30 @@ class Planner:
         Raises:
             IsoglossError: as `plan`.
         """
+        # One call sees the registry at one time, and looks at it once a task.
+        wanted: dict[str, dict[str, None]] = {}
+        for task, locale, adapter in requests:
+            if adapter is None:
+                wanted.setdefault(task, {})[locale] = None
+        resolved = {
+            (task, locale): resolution
+            for task, locales in wanted.items()
+            for locale, resolution in zip(
+                locales, self._resolver.resolve_all(locales, task, alias=alias), strict=True
+            )
+        }
         found: dict[tuple[str, str, object], Plan] = {}
         plans = []
         for task, locale, adapter in requests:
             key = (task, locale, _choice_key(adapter))
             if key not in found:
-                found[key] = self.plan(task, locale, adapter, alias=alias, strict=strict)
+                found[key] = (
+                    self._by_locale(
+                        task, locale, resolved[task, locale], alias=alias, strict=strict
+                    )
+                    if adapter is None
+                    else self._by_name(task, locale, adapter)
+                )
             plans.append(found[key])
         return plans
 
@@ -109,9 +145,11 @@ class Planner:
             NoAdapterError: nothing answers; carries the trace.
             UnknownVersionError: a version that the registry lacks.
         """
+        (plan,) = self.plans([(task, locale, adapter)], alias=alias, strict=strict)
+        return plan
+
+    def _by_name(self, task: str, locale: str, adapter: str | Mapping[str, float]) -> Plan:
         check_name("task", task)
-        if adapter is None:
-            return self._by_locale(task, locale, alias=alias, strict=strict)
         for tag in read_request(request_key(locale)).wanted:
             read_tag(tag)  # a slip of the pen is one here too
         weights = {adapter: 1.0} if isinstance(adapter, str) else read_weights(adapter)
@@ -149,8 +187,9 @@ class Planner:
                 self._versions[name] = found
         return found
 
-    def _by_locale(self, task: str, locale: str, *, alias: str, strict: bool) -> Plan:
-        resolution = self._registry.resolve(locale, task, alias=alias)
+    def _by_locale(
+        self, task: str, locale: str, resolution: Resolution, *, alias: str, strict: bool
+    ) -> Plan:
         version = resolution.version
         if version is not None:
             self._saw((locale, task, alias), resolution)
@@ -179,7 +218,11 @@ class Planner:
         """What a task is, by its published versions, else by its name."""
         found = self._task_types.get(task)
         if found is None:
-            versions = self._registry.versions(task=task)
+            try:
+                versions = self._registry.versions(task=task, limit=1)
+            # Whoever resolved to nothing while it was away is answered as before.
+            except RegistryUnavailableError:
+                versions = []
             if not versions:
                 return KNOWN_TASKS.get(task)
             found = self._task_types[task] = versions[0].task_type

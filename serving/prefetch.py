@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..registry import Registry, Resolution, Version
+    from ..registry.following import Follower
     from .host_cache import HostCache
 
 # The routes that are asked about again when one of them has moved.
@@ -31,10 +32,14 @@ class Prefetcher:
     Args:
         registry: where versions are looked up.
         host: where they are kept.
+        resolver: says which version answers; None: the registry.
     """
 
-    def __init__(self, registry: Registry, host: HostCache) -> None:
+    def __init__(
+        self, registry: Registry, host: HostCache, resolver: Registry | Follower | None = None
+    ) -> None:
         self._registry = registry
+        self._resolver = registry if resolver is None else resolver
         self._host = host
         # Started when there is something to do.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="isogloss-prefetch")
@@ -42,6 +47,7 @@ class Prefetcher:
         # Latest last, each with the digest that answered.
         self._routes: dict[Route, str] = {}
         self._catching_up = False
+        self._closed = False
 
     def read(self, version: Version) -> None:
         """Read a version in the background."""
@@ -69,13 +75,22 @@ class Prefetcher:
             self._routes[route] = digest
             if len(self._routes) > _ROUTES_KEPT:
                 del self._routes[next(iter(self._routes))]
-            if before in {None, digest} or self._catching_up:
+            if before in {None, digest}:
+                return
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Read in the background what the routes that were seen resolve to now."""
+        with self._lock:
+            if self._catching_up or self._closed:
                 return
             self._catching_up = True
-        self._worker.submit(self._quietly, self._catch_up)
+            self._worker.submit(self._quietly, self._catch_up)
 
     def close(self) -> None:
         """End the thread; what it has not begun is dropped."""
+        with self._lock:
+            self._closed = True
         self._worker.shutdown(cancel_futures=True)
 
     def _catch_up(self) -> None:
@@ -83,7 +98,7 @@ class Prefetcher:
             self._catching_up = False
             routes = dict(self._routes)
         for (locale, task, alias), digest in routes.items():
-            version = self._registry.resolve(locale, task, alias=alias).version
+            version = self._resolver.resolve(locale, task, alias=alias).version
             if version is not None and version.digest != digest:
                 self._read([version])
 

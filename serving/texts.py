@@ -124,9 +124,9 @@ def tokenize(
                     place=place,
                     text=text if isinstance(text, str) else text[-1],
                     plan=plans[place],
-                    # PEFT's model for question answering hands no token types on, neither when it
-                    # trains nor later, so its adapters expect none.
-                    tokenized=_without_types(tokenized) if kind == "pairs" else tokenized,
+                    tokenized=(
+                        tokenized if plans[place].reads_token_types else _without_types(tokenized)
+                    ),
                     masks=_masks(place, tokenized, tokenizer) if kind == "masks" else (),
                 )
             )

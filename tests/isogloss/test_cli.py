@@ -76,12 +76,12 @@ def base(tiny_base) -> Path:  # type: ignore[no-untyped-def]
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
-    rows = [
-        {"text": f"{word} {number}", "label": label}
-        for number in range(8)
-        for label, word in (("good", "lazy dog"), ("bad", "wo isch mys päckli"))
-    ]
     for split in ("train", "dev", "test"):
+        rows = [
+            {"text": f"{word} {split} {number}", "label": label}
+            for number in range(8)
+            for label, word in (("good", "lazy dog"), ("bad", "wo isch mys päckli"))
+        ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -257,7 +257,10 @@ def test_quick_commands_import_no_torch(base: Path, peft_adapter, tmp_path: Path
     )
     registry = ("--registry", tmp_path / "registry")
     for arguments in (
-        ("publish", peft_adapter(base), "--locale", "de", "--task", "t", "--base", base),
+        (
+            *("publish", peft_adapter(base), "--locale", "de", "--task", "t", "--base", base),
+            "--no-smoke",
+        ),
         ("ls",),
         ("resolve", "de-AT", "--task", "t"),
         ("history", "--locale", "de", "--task", "t"),

@@ -9,7 +9,8 @@ import pytest
 from isogloss.core.errors import UnknownAliasError, UnknownVersionError
 from isogloss.registry import Blend, Policy, StoredFile, Version
 from isogloss.registry.answers import Answers
-from isogloss.registry.catalog import Catalog, utc_now
+from isogloss.registry.catalog import Catalog
+from isogloss.registry.times import utc_now
 from isogloss.registry.records import manifest_digest
 
 if TYPE_CHECKING:

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from isogloss.core.errors import DamagedBlobError, InputError
-from isogloss.registry.blobs import BlobStore
+from isogloss.registry.blobs import FolderBlobs
 
 CONTENT = b"\x00weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> FolderBlobs:
+    return FolderBlobs(tmp_path / "blobs")
 
 
-def files(blobs: BlobStore) -> list[Path]:
+def files(blobs: FolderBlobs) -> list[Path]:
     return sorted(path for path in blobs.folder.rglob("*") if path.is_file())
 
 
-def test_what_was_put_comes_back(blobs: BlobStore) -> None:
+def test_what_was_put_comes_back(blobs: FolderBlobs) -> None:
     assert not blobs.has(DIGEST)
     assert blobs.put(CONTENT) == DIGEST
     assert blobs.has(DIGEST)
@@ -31,11 +31,11 @@ def test_what_was_put_comes_back(blobs: BlobStore) -> None:
     assert files(blobs) == [blobs.folder / "sha256" / DIGEST[:2] / DIGEST]
 
 
-def test_empty_content_is_content(blobs: BlobStore) -> None:
+def test_empty_content_is_content(blobs: FolderBlobs) -> None:
     assert blobs.get(blobs.put(b"")) == b""
 
 
-def test_the_same_content_is_written_once(blobs: BlobStore) -> None:
+def test_the_same_content_is_written_once(blobs: FolderBlobs) -> None:
     blobs.put(CONTENT)
     before = blobs.path(DIGEST).stat()
     blobs.put(CONTENT)
@@ -43,8 +43,33 @@ def test_the_same_content_is_written_once(blobs: BlobStore) -> None:
     assert len(files(blobs)) == 1
 
 
+def test_what_is_put_again_counts_as_new(blobs: FolderBlobs) -> None:
+    blobs.put(CONTENT)
+    os.utime(blobs.path(DIGEST), (1, 1))
+    assert [blob.modified_at for blob in blobs.blobs()] == [1]
+    blobs.put(CONTENT)
+    assert next(blobs.blobs()).modified_at > 1
+
+
+def test_what_is_deleted_while_it_is_put_again_is_written(
+    blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utime = os.utime
+
+    def deleted_before(path: Path) -> None:
+        path.unlink()
+        utime(path)
+
+    blobs.put(CONTENT)
+    monkeypatch.setattr(os, "utime", deleted_before)
+    blobs.put(CONTENT)
+    assert blobs.get(DIGEST) == CONTENT
+
+
 @pytest.mark.parametrize("damage", [b"", CONTENT[:-1], CONTENT[:-1] + b"X", CONTENT + b"\x00"])
-def test_damage_is_found_on_reading_and_mended_by_putting(blobs: BlobStore, damage: bytes) -> None:
+def test_damage_is_found_on_reading_and_mended_by_putting(
+    blobs: FolderBlobs, damage: bytes
+) -> None:
     blobs.put(CONTENT)
     blobs.path(DIGEST).write_bytes(damage)
     with pytest.raises(DamagedBlobError) as caught:
@@ -57,12 +82,12 @@ def test_damage_is_found_on_reading_and_mended_by_putting(blobs: BlobStore, dama
     assert len(files(blobs)) == 1
 
 
-def test_a_missing_blob_is_named(blobs: BlobStore) -> None:
+def test_a_missing_blob_is_named(blobs: FolderBlobs) -> None:
     with pytest.raises(DamagedBlobError, match=f"{DIGEST} can't be read at .*No such file"):
         blobs.get(DIGEST)
 
 
-def test_a_folder_in_place_of_a_blob_is_damage(blobs: BlobStore) -> None:
+def test_a_folder_in_place_of_a_blob_is_damage(blobs: FolderBlobs) -> None:
     blobs.path(DIGEST).mkdir(parents=True)
     assert not blobs.has(DIGEST)
     with pytest.raises(DamagedBlobError, match=DIGEST):
@@ -70,13 +95,13 @@ def test_a_folder_in_place_of_a_blob_is_damage(blobs: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "abc", DIGEST.upper(), f"{DIGEST}\n", f"../../{DIGEST[6:]}"])
-def test_only_digests_lead_to_files(blobs: BlobStore, name: str) -> None:
+def test_only_digests_lead_to_files(blobs: FolderBlobs, name: str) -> None:
     for ask in (blobs.get, blobs.has, blobs.path):
         with pytest.raises(InputError, match="64 hex digits"):
             ask(name)
 
 
-def test_what_a_killed_writer_left_is_no_blob(blobs: BlobStore) -> None:
+def test_what_a_killed_writer_left_is_no_blob(blobs: FolderBlobs) -> None:
     place = blobs.path(DIGEST)
     place.parent.mkdir(parents=True)
     leftover = place.with_name(f".{DIGEST}.0123456789abcdef.tmp")
@@ -85,7 +110,7 @@ def test_what_a_killed_writer_left_is_no_blob(blobs: BlobStore) -> None:
     assert blobs.get(blobs.put(CONTENT)) == CONTENT
 
 
-def test_a_full_disk_leaves_nothing(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing(blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -98,7 +123,7 @@ def test_a_full_disk_leaves_nothing(blobs: BlobStore, monkeypatch: pytest.Monkey
 
 
 def test_the_file_is_on_disk_before_it_has_its_name(
-    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+    blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
     fsync, replace = os.fsync, Path.replace
@@ -123,7 +148,7 @@ def test_the_file_is_on_disk_before_it_has_its_name(
     assert folder == DIGEST[:2]
 
 
-def test_many_writers_of_one_blob(blobs: BlobStore) -> None:
+def test_many_writers_of_one_blob(blobs: FolderBlobs) -> None:
     start = threading.Barrier(8)
     results: list[str] = []
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from isogloss.core.errors import RegistryNotFoundError
 from isogloss.registry import Registry, migrations
-from isogloss.registry.catalog import METADATA, Catalog
+from isogloss.registry.catalog import Catalog
+from isogloss.registry.tables import METADATA
 
 
 def query(path: Path, statement: str) -> list[tuple[object, ...]]:
@@ -83,15 +86,31 @@ def test_a_path_with_characters_that_mean_something_elsewhere(tmp_path: Path) ->
 
 def test_a_registry_of_the_first_release_is_upgraded(tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
-    Catalog(path).close()
-    for statement in (
-        "DROP TABLE generation",
-        "DROP TABLE locale_aliases",
-        "UPDATE alembic_version SET version_num = '0001'",
-    ):
-        query(path, statement)
+    engine = sa.create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        values = {
+            **dict.fromkeys(("task_type", "kind", "base", "published_at", "published_by"), "x"),
+            "digest": "d" * 64,
+            "locale": "de",
+            "task": "intent",
+            "labels": '["a"]',
+            "metrics": "{}",
+            "manifest": '[{"path": "isogloss.json", "size": 1, "sha256": "s"}]',
+            "bytes": 1,
+        }
+        names = ", ".join(values)
+        marks = ", ".join(f":{name}" for name in values)
+        connection.execute(sa.text(f"INSERT INTO versions ({names}) VALUES ({marks})"), values)
+    engine.dispose()
     with Registry.open(tmp_path) as registry:
         assert registry.locale_aliases() == []
         registry.locale_alias("bar", "de")
+        (version,) = registry.versions()
+        assert (version.digest, version.labels) == ("d" * 64, ("a",))
+        assert (version.author, version.tools, version.parts) == (None, {}, ())
     assert query(path, "SELECT number FROM generation") == [(1,)]
     assert query(path, "SELECT version_num FROM alembic_version") == [(migrations.HEAD,)]

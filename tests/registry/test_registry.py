@@ -209,7 +209,7 @@ def test_a_prefix_that_several_versions_have(
 ) -> None:
     # Two digests that begin alike can't be had by trying.
     digests = iter(["abcdef" + "0" * 58, "abcdef" + "1" * 58])
-    monkeypatch.setattr("isogloss.registry.registry.manifest_digest", lambda _: next(digests))
+    monkeypatch.setattr("isogloss.registry.publishing.manifest_digest", lambda _: next(digests))
     one, two = publish(registry, make_adapter(1), "de"), publish(registry, make_adapter(2), "bar")
     with pytest.raises(UnknownVersionError, match="is ambiguous") as caught:
         registry.version("abcdef")

@@ -1,0 +1,1 @@
+../../isogloss/promotion_commands.py

@@ -1,0 +1,1 @@
+../../isogloss/signing_commands.py
