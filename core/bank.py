@@ -18,12 +18,14 @@ from torch import nn
 from . import native
 from .delta import ACTIVATIONS
 from .errors import SlotTooSmallError
+from .quantized import Int8Linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .base import EncoderShape
     from .delta import BottleneckPlace, Places, PrefixPlace, SlotImage
+    from .int8 import KernelArguments
     from .packing import PackedBatch, Run
 
 # A slot holds an adapter of this rank on every linear module, unless said otherwise.
@@ -178,13 +180,13 @@ class Bank:
         if linear.gains:
             for run in batch.runs:
                 self._scale(linear, run, output)
-        kernels = native.load() if output.device.type == "cpu" else None
-        if kernels is not None and output.dtype == torch.float32:
+        kernels = self._kernels()
+        if kernels is not None:
             kernels.over_rows(
                 "isogloss_low_rank",
                 len(output),
-                *(features, output, features.shape[1], output.shape[1], self.arena, linear.places),
-                *(batch.segments, batch.weights, len(batch.segments)),
+                *(features, output, features.shape[1], output.shape[1]),
+                *self.kernel_arguments(linear, batch),
             )
             return
         floats = self.arena.flatten()
@@ -200,6 +202,21 @@ class Bank:
                 output[part].addmm_(
                     inner, floats[up : up + rank * output.shape[1]].view(rank, -1), alpha=weight
                 )
+
+    def fuses(self, linear: AdapterLinear) -> bool:
+        """Whether a layer's updates can be added in the pass that finishes its own product."""
+        # A gain scales the finished product, before anything is added to it.
+        return (
+            isinstance(linear.base, Int8Linear) and not linear.gains and self._kernels() is not None
+        )
+
+    def kernel_arguments(self, linear: AdapterLinear, batch: PackedBatch) -> KernelArguments:
+        """What `isogloss_low_rank` takes after the layer's own arguments."""
+        return (self.arena, linear.places, batch.segments, batch.weights, len(batch.segments))
+
+    def _kernels(self) -> native.Native | None:
+        usable = self.arena.device.type == "cpu" and self.arena.dtype == torch.float32
+        return native.load() if usable else None
 
     def _scale(self, linear: AdapterLinear, run: Run, output: torch.Tensor) -> None:
         """DoRA: `W x` becomes `W x (1 + Σ weight (gain - 1))`, before anything is added to it."""
@@ -275,13 +292,17 @@ class AdapterLinear(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """`[1, tokens, in]` → `[1, tokens, out]`."""
-        output: torch.Tensor = self.base(features)
         batch = self._bank.batch
-        if batch is not None and batch.runs:
-            if self.used:
+        runs = batch is not None and bool(batch.runs)
+        output: torch.Tensor
+        if batch is not None and runs and self.used and self._bank.fuses(self):
+            output = self.base(features, low_rank=self._bank.kernel_arguments(self, batch))
+        else:
+            output = self.base(features)
+            if runs and self.used:
                 self._bank.low_rank(self, features[0], output[0])
-            if self.bottlenecks:
-                self._bank.bottlenecks(self.bottlenecks, output[0], None)
+        if runs and self.bottlenecks:
+            self._bank.bottlenecks(self.bottlenecks, output[0], None)
         return output
 
 

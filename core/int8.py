@@ -22,6 +22,8 @@ from . import native
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    KernelArguments = tuple[int | torch.Tensor, ...]
+
 LARGEST = 127
 ZERO_POINT = 128
 # 127 · 127 · 1024 < 2²⁴: a sum of so many products is exact in single precision, in any order.
@@ -202,6 +204,7 @@ def rescale_(
     features: torch.Tensor,
     columns: torch.Tensor,
     weights: torch.Tensor,
+    low_rank: KernelArguments = (),
 ) -> None:
     """Finish a product of codes, in place: `product * scales + bias + features[columns] weights`.
 
@@ -212,16 +215,20 @@ def rescale_(
         features: `[tokens, in]`, contiguous.
         columns: int64 `[outliers]`: the input channels that the codes leave out.
         weights: of those channels, `[outliers, out]`.
+        low_rank: what `isogloss_low_rank` takes after the layer's own arguments: updates to be
+            added in the same pass; only where there are compiled kernels.
     """
     kernels = native.load()
     if kernels is not None:
         kernels.over_rows(
-            "isogloss_rescale",
+            "isogloss_rescale_low_rank" if low_rank else "isogloss_rescale",
             len(product),
             *(product, scales, bias, product.shape[1]),
             *(features, features.shape[1], columns, weights, len(columns)),
+            *low_rank,
         )
         return
+    assert not low_rank, "updates are added by the compiled kernel"
     product.mul_(scales.unsqueeze(1)).add_(bias)
     for column, weight in zip(columns.tolist(), weights, strict=True):
         product.addcmul_(features[:, column : column + 1], weight)

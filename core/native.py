@@ -54,6 +54,12 @@ SIGNATURES: dict[str, tuple[type[ctypes.c_void_p | ctypes.c_int64 | ctypes.c_flo
         *(POINTER, POINTER, POINTER, SIZE, POINTER, SIZE, POINTER, POINTER, SIZE),
         *(SIZE, SIZE),
     ),
+    # y, scales, bias, out, x, in, columns, outliers, count, arena, places, segments, weights, count
+    "isogloss_rescale_low_rank": (
+        *(POINTER, POINTER, POINTER, SIZE, POINTER, SIZE, POINTER, POINTER, SIZE),
+        *(POINTER, POINTER, POINTER, POINTER, SIZE),
+        *(SIZE, SIZE),
+    ),
     # x, y, in, out, arena, places, segments, weights, count
     "isogloss_low_rank": (
         *(POINTER, POINTER, SIZE, SIZE, POINTER, POINTER, POINTER, POINTER, SIZE),

@@ -20,7 +20,7 @@ from .int8 import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .int8 import Codes
+    from .int8 import Codes, KernelArguments
 
 
 class _Held(NamedTuple):
@@ -107,8 +107,12 @@ class Int8Linear(nn.Module):
         self.register_buffer("columns", quantizer.columns)
         self.register_buffer("factors", quantizer.factors)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, low_rank: KernelArguments = ()) -> torch.Tensor:
         """fp32 `[…, in]` → `[…, out]`; forward only.
+
+        Args:
+            features: the activations.
+            low_rank: updates to be added in the pass that rescales, as `rescale_` takes them.
 
         Raises:
             PrecisionError: a gradient is asked for.
@@ -124,6 +128,7 @@ class Int8Linear(nn.Module):
             features=rows,
             columns=self.columns,
             weights=self.outliers,
+            low_rank=low_rank,
         )
         return result.view(*features.shape[:-1], self.out_features)
 
