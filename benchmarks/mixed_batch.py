@@ -138,9 +138,10 @@ class Peer:
         self.model: PeftModel = PeftModel(model, config, adapter_name="0")
         for number in range(1, len(deltas)):
             self.model.add_adapter(str(number), config)
+        peft: Any = self.model
         for number, delta in enumerate(deltas):
             for name, update in delta.low_rank.items():
-                layer: Any = self.model.base_model.model.get_submodule(name)
+                layer: Any = peft.base_model.model.get_submodule(name)
                 layer.lora_A[str(number)].weight.data.copy_(update.down)
                 layer.lora_B[str(number)].weight.data.copy_(update.up)
         self.model.eval()

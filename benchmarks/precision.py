@@ -9,6 +9,7 @@ their dev set (without `ISOGLOSS_SHARED`, on the demo's messages).
 from __future__ import annotations
 
 import json
+import operator
 import os
 import tempfile
 from pathlib import Path
@@ -79,7 +80,7 @@ def decisions(precisions: Sequence[str]) -> dict[str, Any]:
         "rows": len(dev),
         "labels": len(set(labels["fp32"])),
         "same": {
-            precision: sum(map(str.__eq__, labels[precision], labels["fp32"])) / len(dev)
+            precision: sum(map(operator.eq, labels[precision], labels["fp32"])) / len(dev)
             for precision in precisions
         },
     }

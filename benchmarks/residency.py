@@ -50,7 +50,10 @@ def fill(registry: Registry, base: Path, count: int) -> None:
             folder = write_lora(
                 Path(name) / str(number),
                 base,
-                **{"locale": locale_of(number), "task": TASK, "rank": RANK, "targets": TARGETS},
+                locale=locale_of(number),
+                task=TASK,
+                rank=RANK,
+                targets=TARGETS,
                 seed=number,
             )
             registry.publish(folder, base=base, smoke=False)
@@ -82,12 +85,13 @@ def measure(
     base = random_base("xlm-roberta-base")
     registry = Registry.open(user_cache_path("isogloss") / "benchmarks" / "residency-registry")
     fill(registry, base, adapters)
-    slot_bytes = 1 << 19
-    settings = {"base": base, "device": "cpu", "precision": precision, "slot_bytes": slot_bytes}
-    with (
-        Hub(registry, slots=slots, **settings) as few,
-        Hub(registry, slots=adapters, **settings) as all_of_them,
-    ):
+
+    def hub_of(slots: int) -> Hub:
+        return Hub(
+            registry, base=base, device="cpu", precision=precision, slots=slots, slot_bytes=1 << 19
+        )
+
+    with hub_of(slots) as few, hub_of(adapters) as all_of_them:
         with Progress("make all resident", total=adapters) as progress:
             for number in range(adapters):
                 all_of_them.load(locale_of(number), TASK)
@@ -95,7 +99,9 @@ def measure(
         traffic = batches(warm_up + runs, adapters, seed=seed)
         for texts, locales in traffic[:warm_up]:  # what a hub holds after a while of such traffic
             few.embed(texts, locale=locales)
-        ours, theirs, misses = [], [], []
+        ours: list[float] = []
+        theirs: list[float] = []
+        misses: list[int] = []
         for number, (texts, locales) in enumerate(traffic[warm_up:]):
             resident = set(few.memory().adapters)
             sides = ((few, ours), (all_of_them, theirs))

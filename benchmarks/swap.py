@@ -165,7 +165,10 @@ def measure(*, runs: int, seed: int) -> dict[str, Any]:
             return write_lora(
                 folder / str(seed),
                 base,
-                **{"locale": locale, "task": TASK, "rank": RANK, "targets": TARGETS},
+                locale=locale,
+                task=TASK,
+                rank=RANK,
+                targets=TARGETS,
                 labels=labels,
                 seed=seed,
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -147,7 +147,8 @@ class Bank:
         Returns:
             Two tensors `[rows, heads, length, width of a head]`.
         """
-        keys, values = [], []
+        keys: list[torch.Tensor] = []
+        values: list[torch.Tensor] = []
         for slot in slots:
             place = self.prefix(slot) if slot is not None else None
             length = place.length if place is not None else 0
@@ -158,10 +159,11 @@ class Bank:
             ):
                 part = self._part(slot or 0, at + layer * length * self._width, length, self._width)
                 found.append(torch.cat([part, blank]) if blank.numel() else part)
-        split = (heads, self._width // heads)
+        # [rows, length, heads, width of a head]
+        shape = (len(slots), -1, heads, self._width // heads)
         return (
-            torch.stack(keys).unflatten(2, split).transpose(1, 2),
-            torch.stack(values).unflatten(2, split).transpose(1, 2),
+            torch.stack(keys).view(shape).transpose(1, 2),
+            torch.stack(values).view(shape).transpose(1, 2),
         )
 
     @property
@@ -227,7 +229,7 @@ class Bank:
         ]
         if gains:
             part = output[run.begin : run.end]
-            bias = linear.base.bias
+            bias = cast("torch.Tensor | None", linear.base.bias)
             product = part - bias if bias is not None else part
             part.addcmul_(product, torch.stack(gains).sum(0))
 

@@ -125,8 +125,9 @@ class Delta:
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        parts = [*self.low_rank.values(), *self.bottlenecks.values()]
-        return sum(part.nbytes for part in parts) + (self.prefix.nbytes if self.prefix else 0)
+        low_rank = sum(update.nbytes for update in self.low_rank.values())
+        bottlenecks = sum(layer.nbytes for layer in self.bottlenecks.values())
+        return low_rank + bottlenecks + (self.prefix.nbytes if self.prefix else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,7 +185,7 @@ def _positions(row: Row, shape: EncoderShape, shift: int) -> Iterable[int]:
 def _runs(
     rows: Sequence[Row], order: Sequence[int], spans: Sequence[tuple[int, int]], *, join: bool
 ) -> tuple[Run, ...]:
-    runs = []
+    runs: list[Run] = []
     for mix, group in groupby(order, key=lambda row: rows[row].mix):
         members = list(group)
         if not mix:

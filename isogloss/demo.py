@@ -23,7 +23,8 @@ from .core.progress import Progress
 from .output import format_bytes, print_table
 
 if TYPE_CHECKING:
-    from .serving.hub import Hub, Memory, Prediction
+    from .serving.hub import Hub
+    from .serving.results import Memory, Prediction
 
 SHOP = Path(__file__).parent / "shop"
 TASK = "intent"
