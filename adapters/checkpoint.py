@@ -40,24 +40,62 @@ RUN_NAMES = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one epoch came to."""
+
+    loss: float
+    """Mean loss of the training rows."""
+    metrics: dict[str, float]
+    """Of the dev rows."""
+    by_locale: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same for each locale, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """How far a run has come."""
 
-    epoch: int = 0
-    """Epochs done."""
     stale: int = 0
     """Epochs since the best one."""
-    best: dict[str, float] = field(default_factory=dict)
-    """Dev metrics of the best epoch."""
+    history: tuple[Epoch, ...] = ()
+    """Epochs done."""
+    seconds: float = 0.0
+    """Time that they took."""
 
-    def after(self, metrics: dict[str, float]) -> RunState:
-        """The state after one more epoch with these dev metrics."""
-        better = not self.best or metrics["macro_f1"] > self.best["macro_f1"]
-        return RunState(
-            epoch=self.epoch + 1,
-            stale=0 if better else self.stale + 1,
-            best=metrics if better else self.best,
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.history)
+
+    @property
+    def best(self) -> Epoch:
+        """The best of them; there is one."""
+        return self.history[-1 - self.stale]
+
+    def after(self, epoch: Epoch, metric: str, *, lower: bool, seconds: float) -> RunState:
+        """The state after one more epoch.
+
+        Args:
+            epoch: what it came to.
+            metric: by which of its metrics the best is chosen.
+            lower: whether a lower one is better.
+            seconds: how long it took.
+        """
+        sign = -1 if lower else 1
+        better = not self.history or (
+            sign * epoch.metrics[metric] > sign * self.best.metrics[metric]
         )
+        return RunState(
+            stale=0 if better else self.stale + 1,
+            history=(*self.history, epoch),
+            seconds=self.seconds + seconds,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> RunState:
+        """Read what `json.dumps(asdict(state))` wrote."""
+        content = json.loads(text)
+        return cls(**content | {"history": tuple(Epoch(**epoch) for epoch in content["history"])})
 
 
 class Checkpoint:
@@ -67,17 +105,6 @@ class Checkpoint:
         self.folder = folder
         self.current = folder / "checkpoint"
 
-    @classmethod
-    def open(cls, folder: Path, settings: dict[str, Any], *, resume: bool) -> Checkpoint:
-        """Begin a run, or find the one to go on with.
-
-        Raises:
-            OutputFolderError: there is an unfinished run, and it shall not be resumed.
-            CheckpointError: nothing to resume, or a run with other settings or data.
-        """
-        claim_run(folder, settings, resume=resume)
-        return cls(folder)
-
     def attach(self, accelerator: Accelerator) -> None:
         """Make Accelerate save and load trainable tensors only."""
 
@@ -86,7 +113,8 @@ class Checkpoint:
 
             assert len(models) == 1
             weights.clear()
-            save_file(trainable(models[0]), f"{folder}/{WEIGHTS_FILE}")
+            if accelerator.is_main_process:
+                save_file(trainable(models[0]), f"{folder}/{WEIGHTS_FILE}")
 
         def load(models: list[nn.Module], folder: str) -> None:
             restore(models.pop(), f"{folder}/{WEIGHTS_FILE}")
@@ -99,36 +127,48 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         fresh, old = self.folder / "fresh", self.folder / "old"
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if accelerator.is_main_process:
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        accelerator.wait_for_everyone()
         accelerator.save_state(str(fresh))
-        if state.stale == 0:
-            save_file(trainable(model), fresh / BEST_FILE)
-        else:
-            shutil.copy(self.current / BEST_FILE, fresh / BEST_FILE)
-        (fresh / STATE_FILE).write_text(json.dumps(asdict(state)))
-        if self.current.exists():
-            self.current.rename(old)
-        fresh.rename(self.current)
-        shutil.rmtree(old, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            if state.stale == 0:
+                save_file(trainable(model), fresh / BEST_FILE)
+            else:
+                shutil.copy(self.current / BEST_FILE, fresh / BEST_FILE)
+            (fresh / STATE_FILE).write_text(json.dumps(asdict(state)))
+            if self.current.exists():
+                self.current.rename(old)
+            fresh.rename(self.current)
+            shutil.rmtree(old, ignore_errors=True)
+        accelerator.wait_for_everyone()
 
     def load(self, accelerator: Accelerator) -> RunState:
         """Restore the last state, or begin."""
         old = self.folder / "old"
-        if not self.current.exists() and old.exists():  # killed between the two renames
+        # Killed between the two renames.
+        if accelerator.is_main_process and not self.current.exists() and old.exists():
             old.rename(self.current)
+        accelerator.wait_for_everyone()
         if not self.current.exists():
             return RunState()
         accelerator.load_state(str(self.current))
-        return RunState(**json.loads((self.current / STATE_FILE).read_text()))
+        return RunState.from_json((self.current / STATE_FILE).read_text())
 
     def load_best(self, model: nn.Module) -> None:
         """Put the best epoch's weights into the model."""
         restore(model, self.current / BEST_FILE)
 
+    @property
+    def has_epochs(self) -> bool:
+        """Whether an epoch is done."""
+        return self.current.exists() or (self.folder / "old").exists()
+
     def discard_if_empty(self) -> None:
         """Remove the folder of a run that failed before its first epoch was done."""
-        if not self.current.exists() and not (self.folder / "old").exists():
+        if not self.has_epochs:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import DataNotFoundError, EmptyDataError
-from .data import parse_row
+from .row_files import parse_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,89 +1,210 @@
-"""Labelled data: JSON lines, one row with `text` and `label` a line."""
+"""The rows of a training run: read from all sources, split, cleaned, counted."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..core.errors import (
-    DataNotFoundError,
-    EmptyDataError,
-    MalformedRowError,
-    UnknownLabelError,
-)
+from ..core.errors import DataNotFoundError, EmptyDataError, InputError, UnknownLabelError
+from .label_sets import check_known_labels, label_counts, label_set, unknown_labels
+from .layouts import CLASSIFICATION
+from .reading import Skipped, read_records
+from .rows import ClassificationRow, Record
+from .sources import SPLIT_NAMES, Source, open_splits, row_file
+from .splits import Leak, count_repeats, drop_leaks, rows_digest, set_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-# Without a dev file, one row in so many is taken from the training rows.
-DEV_SHARE = 8
+    from .label_sets import UnknownLabels
+    from .layouts import RowLayout
+    from .sources import Split
 
+__all__ = [
+    "DataReport",
+    "Example",
+    "SplitReport",
+    "TaskData",
+    "check_labels",
+    "read_data",
+    "read_examples",
+]
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One labelled row."""
-
-    text: str
-    """What a person wrote."""
-    label: str
-    """What it means."""
+R = TypeVar("R")
+Example = ClassificationRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledData:
+class SplitReport:
+    """What one split of one locale holds."""
+
+    locale: str
+    """Canonical BCP 47 tag."""
+    split: str
+    """`train`, `dev` or `test`."""
+    rows: int
+    """How many rows; of `train`, those that are trained on."""
+    labels: dict[str, int]
+    """How often each label occurs, most frequent first; tags are counted by token."""
+    repeated: int
+    """How many rows repeat the input of an earlier one."""
+    unknown_labels: dict[str, int]
+    """How often labels occur that training never saw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What was read, and what became of it."""
+
+    splits: tuple[SplitReport, ...]
+    """Each split of each locale, as it is used."""
+    leaks: tuple[Leak, ...]
+    """Training rows that were left out, because another split has them."""
+    skipped: tuple[Skipped, ...]
+    """Rows that could not be used."""
+    set_aside: tuple[str, ...]
+    """Locales whose dev rows were taken from their training rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData(Generic[R]):
     """The rows of a training run."""
 
-    train: tuple[Example, ...]
-    """Rows to train on."""
-    dev: tuple[Example, ...]
-    """Rows to choose the best epoch by."""
+    train: tuple[Record[R], ...]
+    """Rows to train on, source after source."""
+    dev: tuple[Record[R], ...]
+    """Rows to choose the best weights by."""
+    test: tuple[Record[R], ...]
+    """Rows that no choice may depend on; may be empty."""
     labels: tuple[str, ...]
-    """The labels of the training rows, sorted."""
+    """Labels in the order of the head's outputs; empty for a task without."""
     digest: str
-    """sha256 of all rows."""
+    """sha256 of the training and dev rows."""
+    report: DataReport
+    """Counts."""
 
 
-def read_training_data(path: str | Path) -> LabelledData:
-    """Read a folder with `train.jsonl` and `dev.jsonl`, or one file.
+def read_data(
+    sources: Sequence[Source],
+    layout: RowLayout[R],
+    *,
+    labels: Sequence[str] | None = None,
+    unknown: UnknownLabels | None = None,
+    skip_bad: bool = False,
+    columns: Mapping[str, str] | None = None,
+) -> TaskData[R]:
+    """Read the rows of a training run from one source or several.
 
-    Without a dev file, every eighth training row by its hash becomes a dev row.
+    Where a source has no dev split, every eighth of its training rows by its hash becomes one.
+    Training rows whose input stands in a dev or test split of any source are left out.
+
+    Args:
+        sources: each with its locale.
+        layout: what rows are read as.
+        labels: the labels in order; else those of the training rows, sorted.
+        unknown: what becomes of dev rows with a label that training never saw: `refuse` them, or
+            keep and `report` them (they count as mistakes). Default: tags are reported, because
+            rare ones are often missing; classes are refused. Test rows are only reported.
+        skip_bad: leave out and count the rows that can't be used.
+        columns: other names of fields: `{"text": "sentence"}`.
 
     Raises:
-        DataNotFoundError: no such folder or file.
-        EmptyDataError: no rows, no labels, or only one label.
+        DataNotFoundError: a source that isn't there, or that has no training rows.
+        EmptyDataError: no rows, no labels, only one label, or too few rows to set some aside.
+        InputError: sources, formats or labels that make no sense.
         MalformedRowError: a row that can't be used.
-        UnknownLabelError: a dev row whose label no training row has.
+        UnknownLabelError: a label that isn't among the given ones, or that training never saw.
     """
-    path = Path(path)
-    if path.is_dir():
-        train = read_examples(path / "train.jsonl")
-        dev_path = path / "dev.jsonl"
-        dev = read_examples(dev_path) if dev_path.exists() else []
-    else:
-        train, dev, dev_path = read_examples(path), [], path
-    if not dev:
-        dev = [example for example in train if _hash(example) % DEV_SHARE == 0]
-        train = [example for example in train if _hash(example) % DEV_SHARE != 0]
-        if not dev or not train:
-            raise EmptyDataError(f"{path} has too few rows to keep some apart; add a dev.jsonl")
-    labels = tuple(sorted({example.label for example in train}))
-    if len(labels) < 2:
-        raise EmptyDataError(
-            f"{path} has only the label {labels[0]!r}; a classifier needs at least two"
+    if not sources:
+        raise InputError("no data was given; name at least one source")
+    skipped: list[Skipped] = []
+    parts: dict[Split, list[list[Record[R]]]] = {split: [] for split in SPLIT_NAMES}
+    for source in sources:
+        files = open_splits(source.name)
+        if "train" not in files:
+            raise DataNotFoundError(
+                f"{source.name} has no train split, but {', '.join(files)}; add a train.jsonl"
+            )
+        for split, part in parts.items():
+            records: list[Record[R]] = []
+            if split in files:
+                records, left = read_records(
+                    files[split], layout, locale=source.locale, skip_bad=skip_bad, columns=columns
+                )
+                skipped += [left] if left else []
+            part.append(records)
+    test = _joined(parts["test"])
+    before = {"dev": _joined(parts["dev"]), "test": test}
+    parts["train"], leaks = _drop(parts["train"], before, layout)
+    without_dev = [number for number, records in enumerate(parts["dev"]) if not records]
+    for number in without_dev:
+        parts["train"][number], parts["dev"][number] = set_aside(
+            parts["train"][number], layout, name=sources[number].name, by_id=len(sources) > 1
         )
-    check_labels(dev, labels, dev_path)
-    rows = json.dumps(
-        [[[e.text, e.label] for e in part] for part in (train, dev)], ensure_ascii=False
-    )
-    return LabelledData(
+    if without_dev:
+        own = _joined([parts["dev"][number] for number in without_dev])
+        parts["train"], more = _drop(parts["train"], {"dev": own}, layout)
+        leaks += more
+    train, dev = _joined(parts["train"]), _joined(parts["dev"])
+    name = ", ".join(source.name for source in sources)
+    if not train:
+        raise EmptyDataError(f"{name}: every training row stands in dev or test too; add others")
+    ordered = label_set(train, layout, name=name, given=labels)
+    if ordered and (unknown or _default(layout)) == "refuse":
+        check_known_labels(dev, layout, ordered)
+    return TaskData(
         train=tuple(train),
         dev=tuple(dev),
-        labels=labels,
-        digest=hashlib.sha256(rows.encode()).hexdigest(),
+        test=tuple(test),
+        labels=ordered,
+        digest=rows_digest(train, dev, layout),
+        report=DataReport(
+            splits=_report({"train": train, "dev": dev, "test": test}, layout, ordered),
+            leaks=tuple(leaks),
+            skipped=tuple(skipped),
+            set_aside=tuple(sources[number].locale for number in without_dev),
+        ),
     )
+
+
+def _default(layout: RowLayout[R]) -> UnknownLabels:
+    return "report" if layout.task_type == "token-classification" else "refuse"
+
+
+def _joined(parts: Sequence[Sequence[Record[R]]]) -> list[Record[R]]:
+    return [record for part in parts for record in part]
+
+
+def _drop(
+    parts: Sequence[Sequence[Record[R]]],
+    others: Mapping[str, Sequence[Record[R]]],
+    layout: RowLayout[R],
+) -> tuple[list[list[Record[R]]], list[Leak]]:
+    """`drop_leaks` over all sources at once, which stay apart."""
+    kept, leaks = drop_leaks(_joined(parts), others, layout)
+    staying = {id(record) for record in kept}
+    return [[record for record in part if id(record) in staying] for part in parts], leaks
+
+
+def _report(
+    splits: Mapping[str, Sequence[Record[R]]], layout: RowLayout[R], labels: Sequence[str]
+) -> tuple[SplitReport, ...]:
+    reports = []
+    for split, records in splits.items():
+        for locale in dict.fromkeys(record.locale for record in records):
+            own = [record for record in records if record.locale == locale]
+            reports.append(
+                SplitReport(
+                    locale=locale,
+                    split=split,
+                    rows=len(own),
+                    labels=label_counts(own, layout),
+                    repeated=count_repeats(own, layout),
+                    unknown_labels=unknown_labels(own, layout, labels),
+                )
+            )
+    return tuple(reports)
 
 
 def check_labels(examples: Sequence[Example], labels: Sequence[str], path: str | Path) -> None:
@@ -107,80 +228,8 @@ def read_examples(path: str | Path) -> list[Example]:
     Raises:
         DataNotFoundError: no such file.
         EmptyDataError: no rows, or no row with a label.
+        InputError: a format that isn't read.
         MalformedRowError: a row that can't be used.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataNotFoundError(
-            f"can't read {path} ({error.strerror}); expected JSON lines with text and label"
-        ) from None
-    examples: list[Example] = []
-    first_unlabelled = 0
-    rows = 0
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        row = parse_row(line, path, number)
-        if row is None:
-            continue
-        rows += 1
-        example = _example(row, path, number)
-        if example is None:
-            first_unlabelled = first_unlabelled or number
-        else:
-            examples.append(example)
-    if not rows:
-        raise EmptyDataError(f"{path} has no rows")
-    if not examples:
-        raise EmptyDataError(f"none of the {rows} rows of {path} has a label")
-    if first_unlabelled:
-        raise MalformedRowError(path, first_unlabelled, "the row has no label")
-    return examples
-
-
-def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | None:
-    """One line of a JSON-lines file; None when it is blank.
-
-    Args:
-        line: its bytes.
-        path: the file, for messages.
-        number: the line's number, from 1; the first may begin with a byte order mark.
-
-    Raises:
-        MalformedRowError: not UTF-8, or no JSON object.
-    """
-    try:
-        content = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        if not content.strip():
-            return None
-        row = json.loads(content)
-        # JSON can spell half a character (a lone surrogate), which nothing after this can write.
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeDecodeError:
-        raise MalformedRowError(path, number, "not UTF-8; save the file as UTF-8") from None
-    except UnicodeEncodeError:
-        raise MalformedRowError(path, number, "half a character (a lone surrogate)") from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedRowError(
-            path, number, f"not JSON ({error}); expected an object a line"
-        ) from None
-    if not isinstance(row, dict):
-        raise MalformedRowError(path, number, f"expected an object, got {type(row).__name__}")
-    return row
-
-
-def _example(row: dict[str, Any], path: Path, number: int) -> Example | None:
-    """One row; None when it has no label."""
-    text, label = row.get("text"), row.get("label")
-    if not isinstance(text, str) or not text.strip():
-        raise MalformedRowError(path, number, f"text is {text!r:.60}; expected a non-empty string")
-    if label is None or label == "":
-        return None
-    if isinstance(label, bool) or not isinstance(label, str | int):
-        raise MalformedRowError(path, number, f"label is {label!r:.60}; expected a string")
-    return Example(text=text, label=str(label))
-
-
-def _hash(example: Example) -> int:
-    digest = hashlib.sha256(example.text.encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    records, _ = read_records(row_file(Path(path)), CLASSIFICATION, locale="und")
+    return [record.row for record in records]

@@ -46,7 +46,7 @@ from .layout import (
     parse_layout,
 )
 from .spec import AdapterSpec
-from .weights import load_arrays, read_header
+from .weights import load_arrays, read_header, unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ def read_adapter_folder(
         InputError: a plain PEFT folder without locale or task.
     """
     files, left_out = _read_files(folder)
-    recorded = AdapterSpec.from_json(files[SPEC_FILE]) if SPEC_FILE in files else None
+    recorded = _read_spec(files[SPEC_FILE]) if SPEC_FILE in files else None
     config = _check_kind(folder, files, recorded)
     header = read_header(files[WEIGHTS_FILE])
     found = _find_base(base, recorded, config, trust_base=trust_base)
@@ -183,7 +183,7 @@ def check_files(files: Mapping[str, bytes]) -> AdapterSpec:
     for required in (SPEC_FILE, WEIGHTS_FILE):
         if required not in files:
             raise AdapterFolderError(f"there is no {required}, so it is no adapter")
-    spec = AdapterSpec.from_json(files[SPEC_FILE])
+    spec = _read_spec(files[SPEC_FILE])
     config = _check_kind("the version", files, spec)
     header = read_header(files[WEIGHTS_FILE])
     if config is not None:
@@ -293,19 +293,25 @@ def _check_kind(
         if kind != "bottleneck":
             raise AdapterFolderError(f"{folder} holds no {CONFIG_FILE}, so it is no adapter")
         return None
-    config = _read_config(files[CONFIG_FILE])
+    config = _read_object(CONFIG_FILE, files[CONFIG_FILE])
     check_config(config)
     return config
 
 
-def _read_config(content: bytes) -> dict[str, Any]:
+def _read_spec(content: bytes) -> AdapterSpec:
+    spec = AdapterSpec.from_json(content)
+    _read_object(SPEC_FILE, content)
+    return spec
+
+
+def _read_object(name: str, content: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(content)
+        value = json.loads(content, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise AdapterConfigError(f"{CONFIG_FILE} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise AdapterConfigError(f"{CONFIG_FILE} holds {type(config).__name__}, not an object")
-    return config
+        raise AdapterConfigError(f"{name} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise AdapterConfigError(f"{name} holds {type(value).__name__}, not an object")
+    return value
 
 
 def _find_base(

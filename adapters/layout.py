@@ -116,9 +116,9 @@ def check_tensors(
         if missing:
             parts.append(f"lacks {len(missing)} tensors, {missing[0]} first")
         if extra:
-            parts.append(
-                f"has {len(extra)} that the config doesn't account for, {extra[0]:.200} first"
-            )
+            # The name may be of any length, and hold line breaks.
+            name = " ".join(extra[0].split())[:200]
+            parts.append(f"has {len(extra)} that the config doesn't account for, {name} first")
         raise TensorKeysError(f"{file} {' and '.join(parts)}")
     for name, info in sorted(header.items()):
         if info.shape != expected[name]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 20_000
+MAX_SHOWN = 300
 DTYPE_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -50,7 +51,7 @@ def read_header(content: bytes) -> dict[str, TensorInfo]:
     if size > min(MAX_HEADER_BYTES, len(content) - 8):
         raise _malformed(f"it says that its header has {size:,} bytes")
     try:
-        header = json.loads(content[8 : 8 + size].decode(), object_pairs_hook=_unique)
+        header = json.loads(content[8 : 8 + size].decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise _malformed(f"its header can't be read ({error})") from None
     if not isinstance(header, dict):
@@ -74,7 +75,12 @@ def read_header(content: bytes) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON file, for `json.loads`: of two equal keys readers may take either one.
+
+    Raises:
+        ValueError: a key occurs twice.
+    """
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key occurs twice")
@@ -94,7 +100,7 @@ def _tensor_info(name: str, entry: Any, offset: int) -> TensorInfo:
         begin, end = (_natural(value) for value in entry["data_offsets"])
     except (KeyError, TypeError, ValueError):
         raise _malformed(f"the header's entry for {name} lacks or misstates a field") from None
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise _malformed(
             f"tensor {name} is of type {str(dtype)[:20]}; expected {', '.join(DTYPE_BYTES)}"
         )
@@ -113,8 +119,10 @@ def _natural(value: Any) -> int:
 
 
 def _malformed(problem: str) -> MalformedWeightsError:
+    # Names and shapes may be of any length, and hold line breaks.
+    shown = " ".join(problem.split())[:MAX_SHOWN]
     return MalformedWeightsError(
-        f"adapter_model.safetensors is damaged: {problem}; save or copy the adapter again"
+        f"adapter_model.safetensors is damaged: {shown}; save or copy the adapter again"
     )
 
 

@@ -12,6 +12,7 @@ from . import __version__
 from .core.errors import IsoglossError
 from .locale_commands import alias_locale, resolve
 from .machine_commands import bench, demo, doctor
+from .maintenance_commands import export_archive, gc, import_archive, pull, push, verify
 from .promotion_commands import gate, history, promote, protect, rollback
 from .registry_commands import ls, publish, rm, show
 from .serving_commands import embed, predict, rerank
@@ -48,6 +49,12 @@ for command in (
     gate,
     keys,
     rm,
+    verify,
+    gc,
+    pull,
+    push,
+    export_archive,
+    import_archive,
     predict,
     embed,
     rerank,

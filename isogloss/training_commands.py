@@ -53,6 +53,7 @@ RESUME = click.option("--resume", is_flag=True, help="Go on with an interrupted 
 @click.option("--dropout", type=float, help="Dropout in the head.")
 @click.option("--targets", help="Linear modules to change, such as query,value.")
 @click.option("--adapters-from-layer", type=int, help="The lowest layer that LoRA changes.")
+@click.option("--cache-megabytes", type=int, help="Memory for what the layers below give.")
 @labels_option
 @click.option("--skip-bad", is_flag=True, help="Leave out and count rows that can't be used.")
 @click.option("--epochs", type=int, help="The most passes over the data.")

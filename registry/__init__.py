@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .changes import Watcher, WatchState
+from .following import Follower
 from .matching import LocaleMatcher, Match
 from .policy import Blend, Policy
 from .promotion import Intention, MoveOptions
@@ -26,6 +28,7 @@ __all__ = [
     "Alias",
     "AliasChange",
     "Blend",
+    "Follower",
     "Gate",
     "Intention",
     "LocaleAlias",
@@ -42,4 +45,6 @@ __all__ = [
     "StoredFile",
     "TrustedKey",
     "Version",
+    "WatchState",
+    "Watcher",
 ]

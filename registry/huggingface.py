@@ -92,7 +92,7 @@ def pull(
         HuggingFaceError: it can't be found, or the Hub can't be reached.
         IsoglossError: as `Registry.publish`.
     """
-    uri = _parse(url)
+    uri = parse_repository(url)
     check_names(alias=alias, task=task)
     with tempfile.TemporaryDirectory(prefix="isogloss-pull-") as temporary:
         folder, commit, left_out = _download(_api(endpoint), uri, Path(temporary))
@@ -142,7 +142,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    uri = _parse(url)
+    uri = parse_repository(url)
     version = registry.version(name)
     files = registry.read(version)
     if CARD_FILE not in files:
@@ -168,7 +168,12 @@ def push(
     return str(done.commit_url)
 
 
-def _parse(url: str) -> HfUri:
+def parse_repository(url: str) -> HfUri:
+    """Read `hf://user/repo@revision/folder`.
+
+    Raises:
+        InputError: it is none, or no model's.
+    """
     from huggingface_hub import parse_hf_uri
 
     try:
@@ -240,8 +245,11 @@ def _reaching(uri: HfUri) -> Iterator[None]:
     # The Hub's client raises errors of its own, of its HTTP client, and of Python.
     except Exception as error:
         at = f"@{uri.revision}" if uri.revision else ""
+        reason = _one_line(error)
+        if isinstance(error.__cause__, Exception):
+            reason += f" ({_one_line(error.__cause__)})"
         raise HuggingFaceError(
-            f"hf://{uri.id}{at} can't be used: {_one_line(error)}; check the name, your access "
+            f"hf://{uri.id}{at} can't be used: {reason}; check the name, your access "
             "(hf auth login, or HF_TOKEN), and the connection"
         ) from error
 

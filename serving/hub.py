@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from ..registry import Version
     from ..registry.changes import WatchState
-    from ..registry.following import Follower
     from .planning import AdapterChoice, Plan
     from .running import Answer
     from .texts import Job, Text

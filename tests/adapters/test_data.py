@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isogloss.adapters.data import Example, read_examples, read_training_data
+from isogloss.adapters.data import Example, read_data, read_examples
+from isogloss.adapters.layouts import CLASSIFICATION
+from isogloss.adapters.sources import Source
 from isogloss.core.errors import (
     DataNotFoundError,
     EmptyDataError,
@@ -26,6 +29,22 @@ def write(path: Path, rows: Sequence[tuple[str, Any]]) -> Path:
     lines = [json.dumps({"text": text, "label": label}, ensure_ascii=False) for text, label in rows]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a run alone, without where they stand."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    labels: tuple[str, ...]
+    digest: str
+
+
+def read_training_data(path: Path) -> Rows:
+    data = read_data([Source(locale="und", name=str(path))], CLASSIFICATION)
+    train, dev = (tuple(record.row for record in part) for part in (data.train, data.dev))
+    return Rows(train, dev, data.labels, data.digest)
 
 
 def test_a_folder_gives_its_train_and_dev_rows_in_order(tmp_path: Path) -> None:
@@ -126,9 +145,9 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path: Path) -> No
     path.write_bytes(
         b'\xef\xbb\xbf{"text": "\xc3\xa4", "label": "a"}\r\n\r\n  \n{"text": "y", "label": "b"}\r\n'
     )
-    assert read_examples(path) == [Example("ä", "a"), Example("y", "b")]
+    assert read_examples(path) == [Example(text="ä", label="a"), Example(text="y", label="b")]
     path.write_bytes(b'\xef\xbb\xbf\n{"text": "y", "label": "b"}')
-    assert read_examples(path) == [Example("y", "b")]
+    assert read_examples(path) == [Example(text="y", label="b")]
 
 
 def test_only_line_feeds_end_a_row(tmp_path: Path) -> None:
@@ -172,9 +191,10 @@ def test_a_dev_label_that_training_lacks(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.jsonl"):
-        with pytest.raises(DataNotFoundError, match=r"can't read .*\(No such file"):
-            read_training_data(path)
+    with pytest.raises(DataNotFoundError, match=r"can't read .*\(no train, dev or test file"):
+        read_training_data(tmp_path)
+    with pytest.raises(DataNotFoundError, match=r"can't read .*\(No such file"):
+        read_training_data(tmp_path / "none.jsonl")
 
 
 def test_an_empty_dev_file_is_an_error(tmp_path: Path) -> None:
@@ -184,7 +204,9 @@ def test_an_empty_dev_file_is_an_error(tmp_path: Path) -> None:
         read_training_data(tmp_path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
 @given(
     rows=st.lists(
         st.tuples(st.text(min_size=1).filter(str.strip), st.text(min_size=1)), min_size=1

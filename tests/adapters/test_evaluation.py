@@ -135,7 +135,7 @@ def test_truncated_rows_are_counted(
 
 def test_a_label_unseen_in_training(adapter: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "rows.jsonl", [("parcel", "delivery"), ("parcel", "new")])
-    with pytest.raises(UnknownLabelError, match=r"rows\.jsonl: label 'new' was not seen") as caught:
+    with pytest.raises(UnknownLabelError, match=r"rows\.jsonl, line 2: label 'new'") as caught:
         evaluate(adapter, data, base=str(tiny_encoder))
     assert "delivery, payment, return" in str(caught.value)
 

@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 MODEL_TYPES = ("xlm-roberta", "bert")
 LONGEST = 40
 # The adapter in each slot: two of each kind, no two alike.
-KINDS = tuple(
-    kind
-    for kind in ("lora", "dora", "houlsby", "pfeiffer", "prefix", "shifting-prefix")
-    for _ in range(2)
-)
+EACH = ("lora", "dora", "houlsby", "pfeiffer", "prefix", "shifting-prefix")
+KINDS = tuple(kind for kind in EACH for _ in range(2))
 LORA, DORA, HOULSBY, PFEIFFER, PREFIX, SHIFTING = (
     (number, number + 1) for number in range(0, 12, 2)
 )
@@ -102,12 +99,10 @@ def random_rows(
     rows = []
     for number, length in enumerate(lengths):
         ids = torch.randint(4, encoder.shape.vocab_size, (length,), generator=generator)
-        types = None
-        if encoder.shape.model_type == "bert":
-            types = tuple(int(at >= length // 2) for at in range(length))
-        rows.append(
-            Row(token_ids=tuple(ids.tolist()), type_ids=types, mix=mixes[number % len(mixes)])
-        )
+        is_bert = encoder.shape.model_type == "bert"
+        types = tuple(int(at >= length // 2) for at in range(length)) if is_bert else None
+        mix = mixes[number % len(mixes)]
+        rows.append(Row(token_ids=tuple(ids.tolist()), type_ids=types, mix=mix))
     return rows
 
 

@@ -200,7 +200,7 @@ def test_mistakes_in_training(base: Path, data: Path, tmp_path: Path) -> None:
     assert "'ugly' was not seen in training" in attempt(data=unseen)
     assert "can't read" in attempt(data=tmp_path / "nowhere")
     assert "rank is 0" in attempt(rank=0)
-    assert "prefix" in attempt(kind="prefix")
+    assert "kind is 'ia3'" in attempt(kind="ia3")
     assert "don't fit" in attempt(targets="nothing")
     assert "task" in attempt(task="Not A Task")
     assert "exists" in attempt(out=data)

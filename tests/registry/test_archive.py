@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import tarfile
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from .conftest import MakeAdapter
 
-PUBLISH = partial(dict, task="intent", smoke=False)
+PUBLISH: dict[str, Any] = {"task": "intent", "smoke": False}
 
 
 @pytest.fixture
@@ -37,14 +36,14 @@ def other(new_place: Callable[[str], Path]) -> Iterator[Registry]:
 def filled(registry: Registry, make_adapter: MakeAdapter) -> Registry:
     """Three locales and two tasks; one alias has moved, been rolled back, and moved again."""
     first, second, third = (make_adapter(seed) for seed in range(3))
-    old = registry.publish(first, locale="gsw-CH", reason="the first", **PUBLISH())
-    registry.publish(second, locale="gsw-CH", **PUBLISH())
+    old = registry.publish(first, locale="gsw-CH", reason="the first", **PUBLISH)
+    registry.publish(second, locale="gsw-CH", **PUBLISH)
     registry.rollback("gsw-CH", "intent", reason="too slow")
-    registry.publish(third, locale="gsw-CH", author="Anna", **PUBLISH())
+    registry.publish(third, locale="gsw-CH", author="Anna", **PUBLISH)
     registry.promote(old, alias="canary")
-    registry.publish(first, locale="de", **PUBLISH())
+    registry.publish(first, locale="de", **PUBLISH)
     registry.publish(make_adapter(3), locale="es-MX", task="sentiment", smoke=False)
-    registry.publish(make_adapter(4), locale="es-MX", alias=None, **PUBLISH())
+    registry.publish(make_adapter(4), locale="es-MX", alias=None, **PUBLISH)
     registry.locale_alias("bar", "de")
     return registry
 
@@ -112,7 +111,7 @@ def test_a_locale_or_a_task_alone(
     filled: Registry,
     other: Registry,
     tmp_path: Path,
-    only: dict[str, str],
+    only: dict[str, Any],
     versions: int,
     aliases: int,
 ) -> None:
@@ -151,7 +150,7 @@ def test_what_is_newer_there_follows(
 ) -> None:
     filled.export_archive(tmp_path / "old.tar")
     other.import_archive(tmp_path / "old.tar")
-    new = filled.publish(make_adapter(9), locale="gsw-CH", **PUBLISH())
+    new = filled.publish(make_adapter(9), locale="gsw-CH", **PUBLISH)
     filled.export_archive(tmp_path / "new.tar")
     imported = other.import_archive(tmp_path / "new.tar")
     assert imported.versions == (new.name,)
@@ -165,7 +164,7 @@ def test_what_is_newer_there_follows(
 def test_an_alias_that_moved_in_both_places_is_no_ones_to_move(
     filled: Registry, other: Registry, make_adapter: MakeAdapter, tmp_path: Path
 ) -> None:
-    own = other.publish(make_adapter(9), locale="gsw-CH", **PUBLISH())
+    own = other.publish(make_adapter(9), locale="gsw-CH", **PUBLISH)
     filled.export_archive(tmp_path / "all.tar")
     with pytest.raises(ConflictError, match=r"production.*gsw-CH.*without aliases"):
         other.import_archive(tmp_path / "all.tar")

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import tarfile
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +19,15 @@ if TYPE_CHECKING:
     from .conftest import MakeAdapter
 
 Entries = list[tuple[tarfile.TarInfo, bytes]]
-PUBLISH = partial(dict, task="intent", smoke=False)
+PUBLISH: dict[str, Any] = {"task": "intent", "smoke": False}
 
 
 @pytest.fixture
 def archive(tmp_path: Path, make_adapter: MakeAdapter) -> bytes:
     """One version, its alias with three moves, and an alias of a locale."""
     with Registry.open(tmp_path / "source") as registry:
-        registry.publish(make_adapter(0), locale="de", **PUBLISH())
-        registry.publish(make_adapter(1), locale="de", **PUBLISH())
+        registry.publish(make_adapter(0), locale="de", **PUBLISH)
+        registry.publish(make_adapter(1), locale="de", **PUBLISH)
         registry.rollback("de", "intent")
         registry.locale_alias("bar", "de")
         registry.export_archive(tmp_path / "good.tar")

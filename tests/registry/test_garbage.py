@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .conftest import MakeAdapter
 
 NOW = timedelta()
-PUBLISH = partial(dict, locale="de", task="intent", smoke=False)
+PUBLISH: dict[str, Any] = {"locale": "de", "task": "intent", "smoke": False}
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_versions_refer_to_stays(
     age: Callable[[], None],
     blob_files: Callable[[], dict[str, Path]],
 ) -> None:
-    versions = [registry.publish(make_adapter(seed), **PUBLISH()) for seed in range(3)]
+    versions = [registry.publish(make_adapter(seed), **PUBLISH) for seed in range(3)]
     registry._blobs.put(b"nobody's")
     age()
     assert registry.collect_garbage(dry_run=False, older_than=NOW).blobs == 1
@@ -110,8 +110,8 @@ def test_versions_go_only_when_asked_and_when_nothing_needs_them(
     registry: Registry, make_adapter: MakeAdapter, age: Callable[[], None]
 ) -> None:
     live, previous, candidate = (make_adapter(seed) for seed in range(3))
-    kept = [registry.publish(folder, **PUBLISH()) for folder in (previous, live)]
-    gone = registry.publish(candidate, alias=None, **PUBLISH())
+    kept = [registry.publish(folder, **PUBLISH) for folder in (previous, live)]
+    gone = registry.publish(candidate, alias=None, **PUBLISH)
     age()
     assert registry.collect_garbage(dry_run=False, older_than=NOW).versions == ()
     told = registry.collect_garbage(older_than=NOW, versions=True)
@@ -128,12 +128,12 @@ def test_versions_go_only_when_asked_and_when_nothing_needs_them(
     assert done.versions == (kept[0].name,)
     assert registry.resolve("de", "intent").version == kept[1]
     assert registry.verify().findings == ()
-    assert registry.publish(previous, **PUBLISH()).digest == kept[0].digest
+    assert registry.publish(previous, **PUBLISH).digest == kept[0].digest
     assert registry.verify().findings == ()
 
 
 def test_young_versions_stay(registry: Registry, make_adapter: MakeAdapter) -> None:
-    registry.publish(make_adapter(), alias=None, **PUBLISH())
+    registry.publish(make_adapter(), alias=None, **PUBLISH)
     assert registry.collect_garbage(dry_run=False, versions=True).versions == ()
     assert len(registry.versions()) == 1
 

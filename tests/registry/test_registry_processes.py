@@ -95,39 +95,65 @@ def test_a_killed_publish_leaves_nothing(
         assert len(registry.versions()) == 1
 
 
-PUBLISH_ALL = """
-import sys
+# 32 children open the registry at once, which makes it; each publishes folders that its neighbours
+# publish, too, and promotes what it finds there.
+CROWD = """
+import os, sys, time, traceback
 from isogloss.registry import Registry
-with Registry.open(sys.argv[1]) as registry:
-    for folder in sys.argv[2:]:
-        registry.publish(folder, locale="gsw-CH", task="intent", smoke=False)
+import alembic.command
+import isogloss.adapters.files, isogloss.registry.postgresql
+
+place, *folders = sys.argv[1:]
+start = time.time() + 1
+
+def child(number):
+    time.sleep(max(0, start - time.time()))
+    with Registry.open(place) as registry:
+        for step in range(2):
+            folder = folders[(number + step) % len(folders)]
+            version = registry.publish(folder, locale="gsw-CH", task="intent", smoke=False)
+            assert registry.read(version)
+            for other in registry.versions()[::9]:
+                registry.promote(other, alias="canary", reason=str(number))
+            assert registry.resolve("gsw-CH", "intent").version is not None
+
+children = []
+for number in range(32):
+    process = os.fork()
+    if process == 0:
+        try:
+            child(number)
+            os._exit(0)
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    children.append(process)
+assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in children] == [0] * 32
 """
 
 
-def test_processes_publish_at_once(place: Path, make_adapter: MakeAdapter) -> None:
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs fork")
+def test_32_processes_publish_and_promote_at_once(place: Path, make_adapter: MakeAdapter) -> None:
     folders = [str(make_adapter(seed)) for seed in range(40)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-c", PUBLISH_ALL, str(place), *folders[start::4]],
-            stderr=subprocess.PIPE,
-        )
-        for start in range(4)
-    ]
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert errors == [""] * 4
+    command = [sys.executable, "-P", "-c", CROWD, str(place), *folders]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     with Registry.open(place, create=False) as registry:
         versions = registry.versions()
-        changes = registry.history("gsw-CH", "intent")
-        assert len({version.digest for version in versions}) == 40
-        assert {change.digest for change in changes} == {version.digest for version in versions}
-        assert len(changes) == 40
-        assert changes[-1].previous is None
-        assert all(later.previous == earlier.digest for later, earlier in pairwise(changes))
-        current = registry.resolve("gsw-CH", "intent").version
-        assert current is not None
-        assert current.digest == changes[0].digest
-        for version in versions:
-            registry.read(version)
+        digests = [version.digest for version in versions]
+        assert len(set(digests)) == len(digests) == 33
+        for alias in registry.aliases():
+            changes = registry.history("gsw-CH", "intent", alias=alias.alias)
+            assert alias.digest == changes[0].digest
+            assert changes[-1].previous is None
+            assert all(later.previous == earlier.digest for later, earlier in pairwise(changes))
+            assert all(later.digest != later.previous for later in changes)
+            assert {change.digest for change in changes} <= set(digests)
+        published = registry.history("gsw-CH", "intent")
+        # Each moved the alias when it was new, and whenever it stood elsewhere.
+        assert {change.digest for change in published} == set(digests)
+        assert registry.verify().findings == ()
 
 
 def test_threads_share_a_registry(registry: Registry, make_adapter: MakeAdapter) -> None:

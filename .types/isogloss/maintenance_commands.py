@@ -1,0 +1,1 @@
+../../isogloss/maintenance_commands.py
