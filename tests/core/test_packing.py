@@ -123,7 +123,7 @@ def test_runs_name_the_adapters_of_every_token(rows: list[Row], by: Layout, join
 def test_rows_of_equal_length_and_prefix_stand_together(rows: list[Row]) -> None:
     batch = packed(rows)
     assert batch.grid is None
-    spans = {span: row for span, row in zip(batch.rows, rows, strict=True)}
+    spans = dict(zip(batch.rows, rows, strict=True))
     seen = 0
     for group in batch.same_length:
         assert group.begin == seen

@@ -11,8 +11,8 @@ import pytest
 from isogloss.cli import main
 from isogloss.registry import StoredFile, Version
 from isogloss.registry.catalog import Catalog
-from isogloss.registry.times import utc_now
 from isogloss.registry.records import manifest_digest
+from isogloss.registry.times import utc_now
 
 if TYPE_CHECKING:
     from pathlib import Path

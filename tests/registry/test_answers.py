@@ -10,8 +10,8 @@ from isogloss.core.errors import UnknownAliasError, UnknownVersionError
 from isogloss.registry import Blend, Policy, StoredFile, Version
 from isogloss.registry.answers import Answers
 from isogloss.registry.catalog import Catalog
-from isogloss.registry.times import utc_now
 from isogloss.registry.records import manifest_digest
+from isogloss.registry.times import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

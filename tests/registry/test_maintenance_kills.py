@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .conftest import MakeAdapter
 
+pytestmark = pytest.mark.slow
+
 PUBLISH: dict[str, Any] = {"locale": "de", "task": "intent", "smoke": False}
 
 # Does something in children that kill themselves before their n-th step (a flush to disk, a

@@ -70,7 +70,7 @@ class Proxy:
             ready = self._selector.select(0.05)
             self._passing.wait()
             for key, _ in ready:
-                if key.fileobj not in self._selector.get_map():
+                if isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() < 0:
                     continue  # the other end of a connection that has just ended
                 if key.fileobj is self._listener:
                     near, far = (

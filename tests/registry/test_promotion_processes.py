@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from .conftest import MakeAdapter
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, ROUNDS = 32, 4
 
 # Each child promotes what it was given, if the alias still points to what it has just seen there.

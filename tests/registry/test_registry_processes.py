@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     NewPlace = Callable[[str], Path]
 
+pytestmark = pytest.mark.slow
+
 
 def publish(
     registry: Registry, folder: Path, locale: str = "gsw-CH", task: str = "intent"

@@ -167,7 +167,7 @@ def test_other_routes_are_looked_after_when_one_has_moved(
     locales = ["de", "es", "fr"]
     for number, locale in enumerate(locales):
         publish_lora(folder, locale, seed=number)
-    with Hub(registry, base=folder) as hub:
+    with Hub(registry, base=folder, watch=False) as hub:
         hub.predict(TEXTS, task="intent", locale=locales)
         new = [publish_lora(folder, locale, seed=10 + n) for n, locale in enumerate(locales)]
         assert not any(version in hub._host for version in new)
