@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..core.errors import DataNotFoundError, EmptyDataError, InputError, UnknownLabelError
 from .label_sets import check_known_labels, label_counts, label_set, unknown_labels
-from .layouts import CLASSIFICATION
 from .reading import Skipped, read_records
+from .row_layouts import CLASSIFICATION
 from .rows import ClassificationRow, Record
 from .sources import SPLIT_NAMES, Source, open_splits, row_file
 from .splits import Leak, count_repeats, drop_leaks, rows_digest, set_aside
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .label_sets import UnknownLabels
-    from .layouts import RowLayout
+    from .row_layouts import RowLayout
     from .sources import Split
 
 __all__ = [

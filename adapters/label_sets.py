@@ -10,7 +10,7 @@ from ..core.errors import EmptyDataError, InputError, UnknownLabelError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .layouts import RowLayout
+    from .row_layouts import RowLayout
     from .rows import Record
 
 R = TypeVar("R")

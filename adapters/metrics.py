@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import EmptyDataError, InputError
-from .layouts import is_bio
+from .row_layouts import is_bio
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.errors import DataNotFoundError, EmptyDataError, MalformedRowError
-from .layouts import NO_LABEL
+from .row_layouts import NO_LABEL
 from .rows import Place, Record
 from .sources import open_splits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .layouts import RowLayout
+    from .row_layouts import RowLayout
     from .sources import RowFile, Source, Split
 
 R = TypeVar("R")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from .layouts import Fields, RowLayout
+    from .row_layouts import Fields, RowLayout
 
     # The line (from 1), and its fields or what is wrong with it.
     RawRow = tuple[int, Fields | MalformedRowError]

@@ -17,8 +17,8 @@ from .tables import HUB_PREFIX, load_splits, read_dataset, read_parquet
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .layouts import RowLayout
     from .row_files import RawRow
+    from .row_layouts import RowLayout
 
 Split = Literal["train", "dev", "test"]
 # How each split may be called, in a folder and on the Hub.

@@ -12,7 +12,7 @@ from ..core.errors import EmptyDataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .layouts import RowLayout
+    from .row_layouts import RowLayout
     from .rows import Record
 
 R = TypeVar("R")

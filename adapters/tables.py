@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
-    from .layouts import Fields, RowLayout
     from .row_files import RawRow
+    from .row_layouts import Fields, RowLayout
 
 HUB_PREFIX = "hf:"
 

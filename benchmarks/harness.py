@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "numpy")
+# What decides the speed of matrix products.
+WIDE = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16"}
 # Beyond this relative spread (interquartile range over median) a ratio says nothing.
 MAX_SPREAD = 0.25
 
@@ -121,7 +123,7 @@ def conditions(*, seed: int) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([f"python -m {_module()}", *sys.argv[1:]]),
         "seed": seed,
-        "processor": _processor(),
+        "processor": processor(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -148,20 +150,17 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     )
 
 
-def _module() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec is not None else Path(sys.argv[0]).stem
-
-
-def _processor() -> str:
+def processor() -> str:
+    """Its name, and what decides the speed of its matrix products."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor()
-    facts = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
-    wide = [flag for flag in facts.get("flags", "").split() if flag in WIDE]
-    return f"{facts.get('model name', platform.processor())} ({' '.join(sorted(wide))})"
+    facts = {name.strip(): value for name, _, value in (line.partition(": ") for line in lines)}
+    wide = sorted(set(facts.get("flags", "").split()) & WIDE)
+    return f"{facts.get('model name', platform.processor())} ({' '.join(wide)})"
 
 
-# What decides the speed of matrix products.
-WIDE = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16")
+def _module() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec is not None else Path(sys.argv[0]).stem

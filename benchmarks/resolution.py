@@ -18,7 +18,6 @@ import random
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,8 @@ from isogloss.core.locale import cldr_version
 from isogloss.registry.match_rules import match_rules
 from isogloss.registry.matching import LocaleMatcher
 from isogloss.registry.resolution import LocaleResolver
+
+from .harness import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,20 +130,13 @@ def environment(seed: int) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "cldr": cldr_version(),
         "icu": icu.ICU_VERSION,
         **{name: version(name) for name in ("isogloss", *names)},
     }
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 @click.command()

@@ -25,9 +25,10 @@ from ..adapters.heads import head_tensors
 from ..adapters.lora import MAX_RANK, LoraLayout
 from ..adapters.spec import AdapterSpec
 from ..adapters.training import ALL_LINEARS
-from ..core.base import EMBEDDED_FOLDER, fingerprint, locate_base
+from ..core.base import fingerprint, locate_base
 from ..core.errors import InputError, IsoglossError
 from ..core.progress import Progress
+from ..core.shapes import SHAPES, write_random_base
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,22 +37,6 @@ if TYPE_CHECKING:
 
 # Of the memory that is free, the share that full copies may take.
 COPIES_SHARE = 0.6
-SHAPES: dict[str, dict[str, Any]] = {
-    "xlm-roberta-base": {
-        "model_type": "xlm-roberta",
-        "vocab_size": 250_002,
-        "max_position_embeddings": 514,
-        "type_vocab_size": 1,
-        "layer_norm_eps": 1e-5,
-        "pad_token_id": 1,
-    },
-    "bert-base-multilingual-cased": {
-        "model_type": "bert",
-        "vocab_size": 119_547,
-        "max_position_embeddings": 512,
-        "pad_token_id": 0,
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,17 +266,7 @@ def _copies(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _random_base(settings: dict[str, Any]) -> dict[str, Any]:
     """Write a base with random weights, in the shape of a well-known one."""
-    import shutil
-
-    from transformers import AutoConfig, AutoModel
-
-    folder = Path(settings["base"])
-    config = AutoConfig.for_model(**SHAPES[settings["shape"]])
-    model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-    model.save_pretrained(folder)
-    # Memory doesn't depend on the text; any tokenizer will do.
-    for path in EMBEDDED_FOLDER.glob("tokenizer*"):
-        shutil.copy(path, folder / path.name)
+    write_random_base(settings["shape"], Path(settings["base"]))
     return {}
 
 

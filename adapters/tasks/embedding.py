@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..layouts import EMBEDDING
 from ..metrics import retrieval_metrics
+from ..row_layouts import EMBEDDING
 from .task import Drawn, Encoding, Example, Figures, Objective, split_rows
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...core.packing import Row
-    from ..layouts import RowLayout
+    from ..row_layouts import RowLayout
     from ..rows import EmbeddingRow
     from ..spec import TaskType
 

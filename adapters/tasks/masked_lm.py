@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import UnsupportedBaseError
-from ..layouts import PLAIN
 from ..metrics import perplexity
+from ..row_layouts import PLAIN
 from .task import Encoding, Example, Figures, Objective
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from ...core.packing import Row
-    from ..layouts import RowLayout
+    from ..row_layouts import RowLayout
     from ..rows import PlainRow
     from ..spec import TaskType
 

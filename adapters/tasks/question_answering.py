@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..layouts import QUESTIONS
 from ..metrics import answer_metrics
+from ..row_layouts import QUESTIONS
 from .task import Drawn, Encoding, Example, Figures, Objective, split_rows
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ...core.tokenization import Tokenized
-    from ..layouts import RowLayout
+    from ..row_layouts import RowLayout
     from ..rows import QuestionRow
     from ..spec import TaskType
 

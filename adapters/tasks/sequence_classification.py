@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..layouts import CLASSIFICATION
 from ..metrics import classification_metrics
+from ..row_layouts import CLASSIFICATION
 from .task import Drawn, Encoding, Example, Figures, Objective, class_tensor, first_token_logits
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ..layouts import RowLayout
+    from ..row_layouts import RowLayout
     from ..rows import ClassificationRow
     from ..spec import TaskType
 

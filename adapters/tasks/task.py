@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ...core.packing import Row
     from ...core.tokenization import RowTokenizer
-    from ..layouts import RowLayout
+    from ..row_layouts import RowLayout
     from ..spec import TaskType
 
 R = TypeVar("R")

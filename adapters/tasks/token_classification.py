@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..layouts import TAGGING, is_bio
 from ..metrics import tagging_metrics
+from ..row_layouts import TAGGING, is_bio
 from .sequence_classification import f1_each
 from .task import Drawn, Encoding, Example, Figures, Objective, class_tensor, split_rows
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ..layouts import RowLayout
+    from ..row_layouts import RowLayout
     from ..rows import TaggingRow
     from ..spec import TaskType
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isogloss.adapters.data import Example, read_data, read_examples
-from isogloss.adapters.layouts import CLASSIFICATION
+from isogloss.adapters.row_layouts import CLASSIFICATION
 from isogloss.adapters.sources import Source
 from isogloss.core.errors import (
     DataNotFoundError,

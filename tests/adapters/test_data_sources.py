@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from isogloss.adapters.data import read_data
-from isogloss.adapters.layouts import CLASSIFICATION, LAYOUTS, PLAIN, RANKING, TAGGING
 from isogloss.adapters.reading import read_split
+from isogloss.adapters.row_layouts import CLASSIFICATION, LAYOUTS, PLAIN, RANKING, TAGGING
 from isogloss.adapters.rows import embedding_pairs
 from isogloss.adapters.sources import Source, parse_source
 from isogloss.core.errors import (

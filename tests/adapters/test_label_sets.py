@@ -10,7 +10,7 @@ from isogloss.adapters.label_sets import (
     label_set,
     unknown_labels,
 )
-from isogloss.adapters.layouts import CLASSIFICATION, PLAIN, TAGGING
+from isogloss.adapters.row_layouts import CLASSIFICATION, PLAIN, TAGGING
 from isogloss.adapters.rows import ClassificationRow, Place, PlainRow, Record, TaggingRow
 from isogloss.core.errors import EmptyDataError, InputError, UnknownLabelError
 

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from isogloss.adapters.layouts import CLASSIFICATION, QUESTIONS, TAGGING
 from isogloss.adapters.reading import Skipped, read_records, read_split
+from isogloss.adapters.row_layouts import CLASSIFICATION, QUESTIONS, TAGGING
 from isogloss.adapters.sources import Source, row_file
 from isogloss.core.errors import DataNotFoundError, EmptyDataError, MalformedRowError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from isogloss.adapters.layouts import RowLayout
+    from isogloss.adapters.row_layouts import RowLayout
 
 GOOD = {"text": "Hoi", "label": "greet", "tokens": ["uf", "Bern"], "tags": ["O", "B-GPE"]}
 

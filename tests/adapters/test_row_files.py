@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from isogloss.adapters.layouts import LAYOUTS
 from isogloss.adapters.row_files import read_jsonl
+from isogloss.adapters.row_layouts import LAYOUTS
 from isogloss.adapters.sources import read_file
 from isogloss.core.errors import DataNotFoundError, InputError, MalformedRowError
 

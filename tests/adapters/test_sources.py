@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from isogloss.adapters.layouts import PLAIN
+from isogloss.adapters.row_layouts import PLAIN
 from isogloss.adapters.sources import Source, open_splits, parse_source
 from isogloss.core.errors import DataNotFoundError, InputError, InvalidLocaleError
 

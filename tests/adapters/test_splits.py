@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isogloss.adapters.layouts import CLASSIFICATION, RANKING
+from isogloss.adapters.row_layouts import CLASSIFICATION, RANKING
 from isogloss.adapters.rows import ClassificationRow, Place, RankingRow, Record
 from isogloss.adapters.splits import Leak, count_repeats, drop_leaks, rows_digest, set_aside
 from isogloss.core.errors import EmptyDataError

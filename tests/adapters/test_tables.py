@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from isogloss.adapters.layouts import LAYOUTS
+from isogloss.adapters.row_layouts import LAYOUTS
 from isogloss.adapters.sources import open_splits, read_file
 from isogloss.core.errors import DataNotFoundError, MalformedRowError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from isogloss.adapters.layouts import LAYOUTS, normalised
+from isogloss.adapters.row_layouts import LAYOUTS, normalised
 from isogloss.adapters.rows import (
     Answer,
     ClassificationRow,
